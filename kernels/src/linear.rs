@@ -1,0 +1,62 @@
+//! The linear layer, with the activation that follows it.
+
+use crate::packed::Packed;
+use crate::product::{Source, product};
+use crate::simd::Isa;
+
+/// What a linear layer's outputs go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// GELU in its tanh form.
+    GeluTanh,
+    /// `x / (1 + e^-x)`.
+    Silu,
+}
+
+/// `y = act(x w^T + bias)`: `x` `[rows, k]`, the weights `[n, k]`, `bias` `[n]`, `y` `[rows, n]`.
+///
+/// Each output depends on its own row and on the weights alone, to the last bit.
+///
+/// # Panics
+///
+/// If a length does not fit the sizes above.
+pub fn linear(
+    x: &[f32],
+    rows: usize,
+    weight: &Packed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+) {
+    linear_on(Isa::best(), x, rows, weight, bias, act, y);
+}
+
+pub(crate) fn linear_on(
+    isa: Isa,
+    x: &[f32],
+    rows: usize,
+    weight: &Packed,
+    bias: Option<&[f32]>,
+    act: Activation,
+    y: &mut [f32],
+) {
+    let (n, k) = (weight.n(), weight.k());
+    assert_eq!(x.len(), rows * k, "the input of {rows} rows of a [{n}, {k}] layer");
+    assert_eq!(y.len(), rows * n, "the output of {rows} rows of a [{n}, {k}] layer");
+    assert!(bias.is_none_or(|bias| bias.len() == n), "the bias of a [{n}, {k}] layer");
+    product(isa, &Rows { x, k }, rows, weight, bias, act, y);
+}
+
+/// A matrix row by row.
+struct Rows<'a> {
+    x: &'a [f32],
+    k: usize,
+}
+
+impl Source for Rows<'_> {
+    fn read(&self, row: usize, start: usize, to: &mut [f32]) {
+        to.copy_from_slice(&self.x[row * self.k + start..][..to.len()]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Which device computes, and in which precision.
+
+use super::AppError;
+use crate::{domain::ParamError, model::weights::Target};
+use candle_core::{DType, Device};
+use std::str::FromStr;
+
+/// A device as a person names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU where this build supports one and it is there, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+    /// The Metal device of a Mac.
+    Metal,
+}
+
+/// The type of computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with the range of 32.
+    Bf16,
+    /// 16-bit floats.
+    F16,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ParamError;
+
+    fn from_str(text: &str) -> Result<Self, ParamError> {
+        let wrong = || ParamError::new("device", text, "expected auto, cpu, cuda:N or metal");
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "metal" => Ok(Self::Metal),
+            other => {
+                let number = other.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+                number.map(Self::Cuda).ok_or_else(wrong)
+            }
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = ParamError;
+
+    fn from_str(text: &str) -> Result<Self, ParamError> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            other => Err(ParamError::new("dtype", other, "expected f32, bf16 or f16")),
+        }
+    }
+}
+
+/// A device that was opened, and the precision on it.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    pub(super) target: Target,
+    name: String,
+}
+
+impl Compute {
+    /// Opens the device. Without a `precision` a CPU computes in f32 and a GPU in bf16.
+    ///
+    /// # Errors
+    /// [`AppError::Device`] where this build does not support it, it is not there, or it cannot
+    /// compute in that precision.
+    pub fn open(choice: DeviceChoice, precision: Option<Precision>) -> Result<Self, AppError> {
+        let (device, name) = match choice {
+            DeviceChoice::Cpu => (Device::Cpu, "cpu".to_owned()),
+            DeviceChoice::Cuda(n) => (cuda(n)?, format!("cuda:{n}")),
+            DeviceChoice::Metal => (metal()?, "metal".to_owned()),
+            DeviceChoice::Auto => cuda(0)
+                .map(|device| (device, "cuda:0".to_owned()))
+                .or_else(|_| metal().map(|device| (device, "metal".to_owned())))
+                .unwrap_or((Device::Cpu, "cpu".to_owned())),
+        };
+        let dtype = match precision {
+            Some(Precision::F32) => DType::F32,
+            Some(Precision::Bf16) => DType::BF16,
+            Some(Precision::F16) => DType::F16,
+            None if device.is_cpu() => DType::F32,
+            None => DType::BF16,
+        };
+        if device.is_cpu() && dtype != DType::F32 {
+            let reason =
+                format!("a CPU computes in f32, not in {}: leave --dtype out", dtype.as_str());
+            return Err(AppError::Device { device: name, reason });
+        }
+        Ok(Self { target: Target::new(device, dtype), name })
+    }
+}
+
+impl std::fmt::Display for Compute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} in {}", self.name, self.target.dtype.as_str())
+    }
+}
+
+fn cuda(number: usize) -> Result<Device, AppError> {
+    open(format!("cuda:{number}"), cfg!(feature = "cuda"), || Device::new_cuda(number))
+}
+
+fn metal() -> Result<Device, AppError> {
+    open("metal".to_owned(), cfg!(feature = "metal"), || Device::new_metal(0))
+}
+
+fn open(
+    device: String,
+    built: bool,
+    open: impl FnOnce() -> candle_core::Result<Device>,
+) -> Result<Device, AppError> {
+    if !built {
+        let feature = device.split(':').next().unwrap_or(&device);
+        let reason = format!("this build has no support for it: build with --features {feature}");
+        return Err(AppError::Device { device, reason });
+    }
+    open().map_err(|error| {
+        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+        AppError::Device { device, reason }
+    })
+}

@@ -1,0 +1,116 @@
+//! One edit after another, each alone: what the command line runs.
+
+use super::{AppError, Compute, ModelEntry};
+use crate::{
+    domain::{Pixels, Size},
+    engine::{Engine, EngineError, Job, Phase, Progress, Slot},
+    pipeline::{Pipeline, Trace},
+};
+use std::time::{Duration, Instant};
+
+/// How long a slice of work may take before progress is told.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// What an edit is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Encoding the prompt.
+    Text,
+    /// Encoding the pictures.
+    Pictures,
+    /// Denoising.
+    Steps,
+    /// Decoding the result.
+    Decoding,
+}
+
+/// A finished edit.
+#[derive(Debug)]
+pub struct Edited {
+    /// The result.
+    pub pixels: Pixels,
+    /// What the model made before it was cropped to the size of the result.
+    pub generated: Size,
+    /// Time of all denoising steps.
+    pub denoising: Duration,
+    /// Time from admission to result.
+    pub total: Duration,
+    /// Whether the prompt was longer than `max_sequence_length` and lost its end.
+    pub prompt_was_cut: bool,
+    /// The tensors of the run, where they were asked for.
+    pub trace: Option<Trace>,
+}
+
+/// A loaded model that runs edits one by one.
+#[derive(Debug)]
+pub struct Editor {
+    pipeline: Pipeline,
+}
+
+impl Editor {
+    /// Loads a model, telling `on_part` what is loaded next.
+    ///
+    /// # Errors
+    /// [`AppError::Load`].
+    pub fn load(
+        model: &ModelEntry,
+        compute: &Compute,
+        on_part: impl FnMut(&str),
+    ) -> Result<Self, AppError> {
+        let pipeline = Pipeline::load(&model.folder, &model.manifest, &compute.target, on_part)?;
+        Ok(Self { pipeline })
+    }
+
+    /// Runs one edit to its end, telling how far it is.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the job is released either way.
+    pub fn edit(
+        &mut self,
+        job: Job,
+        trace: bool,
+        mut on_progress: impl FnMut(Stage, Progress),
+    ) -> Result<Edited, EngineError> {
+        let slot = self.pipeline.admit(job)?;
+        if trace {
+            self.pipeline.trace(slot);
+        }
+        let result = self.run(slot, &mut on_progress);
+        self.pipeline.release(slot);
+        result
+    }
+
+    fn run(
+        &mut self,
+        slot: Slot,
+        on_progress: &mut dyn FnMut(Stage, Progress),
+    ) -> Result<Edited, EngineError> {
+        let start = Instant::now();
+        let generated = self.pipeline.sizes(slot).ok_or(EngineError::UnknownSlot(slot))?.generated;
+        let mut denoising = Duration::ZERO;
+        loop {
+            match self.pipeline.advance(slot, SLICE)? {
+                Phase::Text(progress) => on_progress(Stage::Text, progress),
+                Phase::Images(progress) => on_progress(Stage::Pictures, progress),
+                Phase::Decoding(progress) => on_progress(Stage::Decoding, progress),
+                Phase::Ready => {
+                    let begin = Instant::now();
+                    for outcome in self.pipeline.step(&[slot]) {
+                        on_progress(Stage::Steps, outcome.result?);
+                    }
+                    denoising += begin.elapsed();
+                }
+                Phase::Done(pixels) => {
+                    return Ok(Edited {
+                        pixels,
+                        generated,
+                        denoising,
+                        total: start.elapsed(),
+                        prompt_was_cut: self.pipeline.prompt_was_cut(slot),
+                        trace: self.pipeline.take_trace(slot),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The composition root: the only module that sees all others. It finds models, picks the device,
+//! and puts the parts together for whoever runs a command.
+
+mod catalog;
+mod device;
+mod editor;
+
+pub use crate::{
+    engine::{EngineError, Job, Progress},
+    imaging::{ImagingError, OutputFormat},
+};
+pub use catalog::{Catalog, DEFAULT_MODEL, ModelEntry};
+pub use device::{Compute, DeviceChoice, Precision};
+pub use editor::{Edited, Editor, Stage};
+
+use crate::{config::ConfigError, domain::Pixels, imaging, model::LoadError};
+use std::path::PathBuf;
+
+/// Why a command could not get what it needs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// A configuration file is wrong, or a name is not in it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model's files cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// No folder with manifests was found.
+    #[error(
+        "no folder `models` with {DEFAULT_MODEL}.toml in {}, nor beside the program: run from the \
+         project's folder, or name a model's folder with --model DIR",
+        .0.display()
+    )]
+    NoCatalog(PathBuf),
+    /// There is no model of that name, nor a folder.
+    #[error("model {name:?} is not known: it is no folder, and the manifests are: {known}")]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+        /// The models that have a manifest.
+        known: String,
+    },
+    /// The model has a manifest but no files.
+    #[error("the files of model {name} are not in {}: {hint}", folder.display())]
+    NotInstalled {
+        /// The model.
+        name: String,
+        /// Where its files should be.
+        folder: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The device cannot be used.
+    #[error("device {device} cannot be used: {reason}")]
+    Device {
+        /// What was asked for.
+        device: String,
+        /// Why not, and what would work.
+        reason: String,
+    },
+}
+
+/// Decodes a picture under the standing limits.
+///
+/// # Errors
+/// [`ImagingError`] where the bytes are no picture that can be read in full.
+pub fn decode(bytes: &[u8]) -> Result<Pixels, ImagingError> {
+    imaging::decode(bytes, &imaging::Limits::default())
+}
+
+/// Encodes a result, without any metadata.
+///
+/// # Errors
+/// [`ImagingError`] where the encoder fails.
+pub fn encode(pixels: &Pixels, format: OutputFormat) -> Result<Vec<u8>, ImagingError> {
+    imaging::encode(pixels, format, None)
+}

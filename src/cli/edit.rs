@@ -1,0 +1,206 @@
+//! `darkroom edit`: one picture edited, from the command line.
+
+use super::{CliError, files, progress::Bars, progress::seconds};
+use crate::{
+    app::{
+        Catalog, Compute, DEFAULT_MODEL, DeviceChoice, Editor, Job, ModelEntry, OutputFormat,
+        Precision, decode, encode,
+    },
+    config::{Defaults, Style},
+    domain::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod, Size},
+};
+use clap::Args;
+use std::path::PathBuf;
+
+/// The arguments of `darkroom edit`.
+#[derive(Debug, Args)]
+pub(super) struct EditArgs {
+    /// The picture to edit, and further ones to refer to; `-` reads standard input.
+    #[arg(long, short, num_args = 1.., value_name = "FILE")]
+    image: Vec<PathBuf>,
+
+    /// What to change.
+    #[arg(long, short, value_name = "TEXT", required_unless_present = "style")]
+    prompt: Option<String>,
+
+    /// A style preset in place of a prompt, or before it; a wrong name lists them all.
+    #[arg(long, short, value_name = "NAME")]
+    style: Option<String>,
+
+    /// Where the result goes; `-` writes standard output. [default: a new file in this folder]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Format of the result: png, jpeg or webp. [default: by the output's name, else png]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<OutputFormat>,
+
+    /// A model by name, or the folder of one in the diffusers layout.
+    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "NAME|DIR")]
+    model: String,
+
+    /// What to avoid; needs --true-cfg-scale and doubles the work.
+    #[arg(long, value_name = "TEXT", requires = "true_cfg_scale")]
+    negative_prompt: Option<String>,
+
+    /// Strength against the negative prompt, above 1.
+    #[arg(long, value_name = "X", requires = "negative_prompt")]
+    true_cfg_scale: Option<f32>,
+
+    /// Strength of the prompt. [default: the model's]
+    #[arg(long, value_name = "X")]
+    guidance_scale: Option<f32>,
+
+    /// Denoising steps. [default: the model's]
+    #[arg(long, value_name = "N")]
+    steps: Option<u32>,
+
+    /// Seed of the noise: equal seeds give equal bytes. [default: a random one, which is told]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Width of the result in pixels. [default: chosen by the model's sizes]
+    #[arg(long, value_name = "W", requires = "height", conflicts_with = "aspect_ratio")]
+    width: Option<u32>,
+
+    /// Height of the result in pixels.
+    #[arg(long, value_name = "H", requires = "width", conflicts_with = "aspect_ratio")]
+    height: Option<u32>,
+
+    /// Aspect ratio of the result, such as 3:2, by the model's sizes.
+    #[arg(long, value_name = "W:H")]
+    aspect_ratio: Option<AspectRatio>,
+
+    /// Tokens of the prompt, padding included. [default: the model's]
+    #[arg(long, value_name = "N")]
+    max_sequence_length: Option<usize>,
+
+    /// Where several references stand: offset, or index for models trained so.
+    #[arg(long, value_name = "METHOD", default_value = "offset")]
+    reference_method: ReferenceMethod,
+
+    /// What computes: auto, cpu, cuda:N or metal.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Type of computation: f32, bf16 or f16. [default: f32 on a CPU, bf16 on a GPU]
+    #[arg(long, value_name = "TYPE")]
+    dtype: Option<Precision>,
+
+    /// For checking: take pictures at their own size, floored to multiples of 16.
+    #[arg(long)]
+    exact_size: bool,
+
+    /// For checking: write the tensors of the run to a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+
+    /// Neither progress nor summary.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(args: &EditArgs) -> Result<(), CliError> {
+    let model = ModelEntry::find(&args.model)?;
+    let styles = args.style.as_ref().map(|_| Catalog::find()?.styles()).transpose()?;
+    let style = match (&styles, &args.style) {
+        (Some(styles), Some(name)) => Some(styles.get(name)?),
+        _ => None,
+    };
+    let params = params(args, style, model.manifest.defaults);
+    // What can be wrong is told before a model is loaded, which may take minutes.
+    params.validate()?;
+    let format = args.output_format()?;
+    let images = args
+        .image
+        .iter()
+        .map(|path| {
+            let name = files::name(path);
+            decode(&files::read(path)?).map_err(|source| CliError::Picture { name, source })
+        })
+        .collect::<Result<Vec<_>, CliError>>()?;
+    let compute = Compute::open(args.device, args.dtype)?;
+
+    let mut bars = Bars::new(args.quiet);
+    let mut editor = Editor::load(&model, &compute, |part| bars.loading(part))?;
+    let (seed, steps) = (params.seed, params.num_inference_steps);
+    let length = params.max_sequence_length;
+    let job = Job { params, images };
+    let result =
+        editor.edit(job, args.dump.is_some(), |stage, progress| bars.update(stage, progress));
+    bars.finish();
+    let edited = result?;
+
+    let output = args.output.clone().unwrap_or_else(|| {
+        let stem = args.image.first().filter(|path| !files::is_pipe(path));
+        let stem = stem.and_then(|path| path.file_stem()).map(|s| s.to_string_lossy().into_owned());
+        let suffix = args.style.as_deref().unwrap_or("edited");
+        files::free_name(stem.as_deref().unwrap_or("darkroom"), suffix, format.extension())
+    });
+    files::write(&output, &encode(&edited.pixels, format).map_err(CliError::Encode)?)?;
+    if let (Some(path), Some(trace)) = (&args.dump, &edited.trace) {
+        let failed = |source| CliError::Write { name: files::name(path), source: Box::new(source) };
+        trace.save(path).map_err(failed)?;
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    if edited.prompt_was_cut {
+        eprintln!("note: the prompt is longer than {length} tokens, its end was left out");
+    }
+    let size = Size::new(edited.pixels.width(), edited.pixels.height());
+    let cropped = match edited.generated {
+        generated if generated == size => String::new(),
+        generated => format!(" (cropped from {generated})"),
+    };
+    let denoising = edited.denoising.as_secs_f64();
+    eprintln!(
+        "{}: {size}{cropped}, seed {seed}, {steps} steps, {} ({:.2} s a step), {} on {compute}",
+        if files::is_pipe(&output) { "standard output".into() } else { output.to_string_lossy() },
+        seconds(edited.total.as_secs_f64()),
+        denoising / f64::from(steps),
+        model.name,
+    );
+    Ok(())
+}
+
+fn params(args: &EditArgs, style: Option<&Style>, defaults: Defaults) -> EditParams {
+    let prompt = match (style, &args.prompt) {
+        (Some(style), Some(prompt)) => format!("{}. {prompt}", style.prompt),
+        (Some(style), None) => style.prompt.clone(),
+        (None, prompt) => prompt.clone().unwrap_or_default(),
+    };
+    EditParams {
+        prompt: Prompt::new(prompt),
+        negative_prompt: args.negative_prompt.clone().map(Prompt::new),
+        true_cfg_scale: args.true_cfg_scale.unwrap_or(1.0),
+        guidance_scale: args.guidance_scale.unwrap_or(defaults.guidance_scale),
+        num_inference_steps: args.steps.unwrap_or(defaults.num_inference_steps),
+        seed: args.seed.unwrap_or_else(random_seed),
+        size: args.width.zip(args.height).map(|(w, h)| Size::new(w, h)),
+        aspect_ratio: args.aspect_ratio,
+        max_sequence_length: args.max_sequence_length.unwrap_or(defaults.max_sequence_length),
+        reference_method: args.reference_method,
+        exact_size: args.exact_size,
+    }
+}
+
+/// Any of the 2^32 seeds, by the randomness that the standard library seeds its maps with.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) & 0xffff_ffff
+}
+
+impl EditArgs {
+    /// The format that was named, else that of the output's extension, else PNG.
+    fn output_format(&self) -> Result<OutputFormat, ParamError> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let output = self.output.as_ref().filter(|path| !files::is_pipe(path));
+        match output.and_then(|path| path.extension()) {
+            None => Ok(OutputFormat::Png),
+            Some(extension) => extension.to_string_lossy().to_lowercase().parse(),
+        }
+    }
+}

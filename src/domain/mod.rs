@@ -1,0 +1,9 @@
+//! Plain types that every layer shares: no I/O, no tensors, no HTTP.
+
+mod edit;
+mod pixels;
+mod size;
+
+pub use edit::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod};
+pub use pixels::Pixels;
+pub use size::Size;

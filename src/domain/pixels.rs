@@ -1,0 +1,52 @@
+//! A picture in memory: 8-bit RGB, row by row, with no metadata.
+
+/// An 8-bit RGB picture.
+///
+/// `rgb` holds `width * height * 3` bytes, rows from the top, pixels from the left. No alpha, no
+/// colour profile, no metadata: what an input carried of those is applied or dropped at decoding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pixels {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+}
+
+impl Pixels {
+    /// Wraps `rgb`, or gives `None` where its length is not `width * height * 3` or a side is zero.
+    #[must_use]
+    pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Option<Self> {
+        let bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
+        (bytes > 0 && rgb.len() == bytes).then_some(Self { width, height, rgb })
+    }
+
+    /// Width in pixels, at least 1.
+    #[must_use]
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels, at least 1.
+    #[must_use]
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The bytes, `width * height * 3` of them.
+    #[must_use]
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    /// Gives the bytes away.
+    #[must_use]
+    pub fn into_rgb(self) -> Vec<u8> {
+        self.rgb
+    }
+}
+
+// The picture itself never reaches a log: sizes only.
+impl std::fmt::Debug for Pixels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pixels({}x{})", self.width, self.height)
+    }
+}

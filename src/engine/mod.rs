@@ -1,0 +1,102 @@
+//! The seam between whoever schedules work and whatever computes it.
+//!
+//! An engine runs on one thread and blocks. It knows no JSON, no PNG, no HTTP and no disk: a job
+//! comes in as pixels and parameters and goes out as pixels. Work is handed out in slices, so that
+//! several jobs can share a device: [`Engine::advance`] runs a slice of one job's text or picture
+//! work, [`Engine::step`] one denoising step of many jobs at once.
+
+use crate::domain::{EditParams, ParamError, Pixels};
+use std::time::Duration;
+
+/// An edit to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What to do.
+    pub params: EditParams,
+    /// The reference pictures, the first of which is edited. None: a picture from text alone.
+    pub images: Vec<Pixels>,
+}
+
+/// An admitted job's place in the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(pub u64);
+
+/// How far a piece of work is, in units of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Units done.
+    pub done: usize,
+    /// Units in all.
+    pub total: usize,
+}
+
+/// Where a job stands after a slice of work.
+#[derive(Debug)]
+pub enum Phase {
+    /// The prompt is being encoded.
+    Text(Progress),
+    /// The reference pictures are being encoded.
+    Images(Progress),
+    /// Every further step goes through [`Engine::step`].
+    Ready,
+    /// The result is being decoded.
+    Decoding(Progress),
+    /// The result; given once.
+    Done(Pixels),
+}
+
+/// What a denoising step did for one job.
+#[derive(Debug)]
+pub struct StepOutcome {
+    /// The job.
+    pub slot: Slot,
+    /// Steps done and in all, or why the job cannot go on.
+    pub result: Result<Progress, EngineError>,
+}
+
+/// Why an engine could not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A parameter is out of range, or does not suit this model.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    /// No job is in that slot: it was never admitted, or it was released.
+    #[error("no job in slot {}", .0.0)]
+    UnknownSlot(Slot),
+    /// The job is in another phase than the call is for.
+    #[error("the job in slot {} is not ready for {call}", slot.0)]
+    WrongPhase {
+        /// The job.
+        slot: Slot,
+        /// The call that was made.
+        call: &'static str,
+    },
+    /// The computation failed: a device error, or memory that ran out.
+    #[error("the computation failed: {0}")]
+    Compute(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Something that computes edits.
+pub trait Engine {
+    /// Takes a job in. Checks its parameters and plans its sizes; does no work yet.
+    ///
+    /// # Errors
+    /// [`EngineError::Param`] where a parameter cannot be used.
+    fn admit(&mut self, job: Job) -> Result<Slot, EngineError>;
+
+    /// Runs text, picture encoding or decoding of one job, at least one unit of it, until `budget`
+    /// is used up or the phase ends. A job that has all its steps behind it is decoded.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownSlot`], [`EngineError::Compute`], or [`EngineError::WrongPhase`] where
+    /// the result was already given.
+    fn advance(&mut self, slot: Slot, budget: Duration) -> Result<Phase, EngineError>;
+
+    /// One denoising step of each job, packed into one batch. Jobs may differ in size and in the
+    /// step they are at; none changes another's result. A slot named twice steps once.
+    fn step(&mut self, slots: &[Slot]) -> Vec<StepOutcome>;
+
+    /// Forgets a job and drops everything it held, whatever its phase. Idempotent.
+    fn release(&mut self, slot: Slot);
+}

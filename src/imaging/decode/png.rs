@@ -1,0 +1,82 @@
+//! PNG: keeps the header, the palette, its transparency and the pixels of the still picture.
+//!
+//! An animated PNG's still picture is its first frame (or what its maker wants shown in place of
+//! the animation). The decoder verifies the checksum of every chunk that it is given.
+
+use super::{Limits, Raster, orientation};
+use crate::imaging::{ImagingError, OutputFormat};
+use image::metadata::Orientation;
+use std::io::Cursor;
+
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientation), ImagingError> {
+    let essence = walk(bytes, limits)?;
+    let mut decoder = png::Decoder::new(Cursor::new(&essence.file));
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(|error| explain(&error))?;
+    let size = reader.output_buffer_size().ok_or_else(|| corrupt("its size overflows"))?;
+    let mut pixels = vec![0; size];
+    let frame = reader.next_frame(&mut pixels).map_err(|error| explain(&error))?;
+    let channels = match frame.color_type {
+        png::ColorType::Grayscale => 1,
+        png::ColorType::GrayscaleAlpha => 2,
+        png::ColorType::Rgb => 3,
+        png::ColorType::Rgba => 4,
+        png::ColorType::Indexed => return Err(corrupt("its palette is missing")),
+    };
+    let raster = Raster { width: frame.width, height: frame.height, channels, bytes: pixels };
+    Ok((raster, orientation(essence.exif)))
+}
+
+/// What of a file matters.
+struct Essence<'a> {
+    file: Vec<u8>,
+    exif: Option<&'a [u8]>,
+}
+
+fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingError> {
+    let truncated = || ImagingError::Truncated { format: OutputFormat::Png, bytes: bytes.len() };
+    let mut rest = match bytes.strip_prefix(SIGNATURE) {
+        Some(rest) => rest,
+        None if SIGNATURE.starts_with(bytes) => return Err(truncated()),
+        None => return Err(corrupt("its first bytes were changed, as by a transfer as text")),
+    };
+    let mut file = SIGNATURE.to_vec();
+    let mut exif = None;
+    let mut first = true;
+    loop {
+        let (head, body) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
+        let [a, b, c, d, kind @ ..] = *head;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let data = body.get(..length).ok_or_else(truncated)?;
+        let with_checksum = length.checked_add(4).and_then(|end| body.get(..end));
+        let end = with_checksum.ok_or_else(truncated)?.len();
+        if first {
+            let size = data.first_chunk::<8>().filter(|_| &kind == b"IHDR");
+            let [w, x, y, z, height @ ..] = *size.ok_or_else(|| corrupt("it has no header"))?;
+            limits.check(u32::from_be_bytes([w, x, y, z]), u32::from_be_bytes(height))?;
+            first = false;
+        }
+        match &kind {
+            b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND" => {
+                file.extend_from_slice(head);
+                file.extend_from_slice(&body[..end]);
+            }
+            b"eXIf" => exif = exif.or(Some(data)),
+            _ => {}
+        }
+        if &kind == b"IEND" {
+            return Ok(Essence { file, exif });
+        }
+        rest = &body[end..];
+    }
+}
+
+fn corrupt(reason: impl Into<String>) -> ImagingError {
+    ImagingError::Corrupt { format: OutputFormat::Png, reason: reason.into() }
+}
+
+fn explain(error: &png::DecodingError) -> ImagingError {
+    corrupt(error.to_string().trim_end_matches('.').to_lowercase())
+}

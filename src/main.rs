@@ -1,0 +1,5 @@
+//! The `darkroom` command.
+
+fn main() -> std::process::ExitCode {
+    darkroom::cli::main()
+}

@@ -1,0 +1,117 @@
+//! What can go wrong between a folder of weights and a tensor, told so that a person can mend it.
+
+use std::path::PathBuf;
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file or folder could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// What was to be read.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A component has no weights where they are expected.
+    #[error(
+        "no weights in {}: expected {expected} or {expected}.index.json with its shards",
+        folder.display()
+    )]
+    NoWeights {
+        /// The component's folder.
+        folder: PathBuf,
+        /// The file name that was looked for.
+        expected: String,
+    },
+    /// A weights file is not valid safetensors: truncated, or its header lies.
+    #[error("{} is not a valid safetensors file: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A shard index does not say what it must.
+    #[error("{}: {reason}", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that the configuration calls for is not there.
+    #[error("{}: tensor {tensor} is missing, expected shape {expected:?}", path.display())]
+    Missing {
+        /// The file, or the folder where there are several files.
+        path: PathBuf,
+        /// The tensor's full name.
+        tensor: String,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error(
+        "{}: tensor {tensor} has shape {found:?}, but config.json implies {expected:?}",
+        path.display()
+    )]
+    Shape {
+        /// The file that holds the tensor.
+        path: PathBuf,
+        /// The tensor's full name.
+        tensor: String,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor's type is none that can be computed with.
+    #[error("{}: tensor {tensor} has type {found}, expected F32, F16 or BF16", path.display())]
+    Type {
+        /// The file that holds the tensor.
+        path: PathBuf,
+        /// The tensor's full name.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// The files hold tensors that the configuration has no place for.
+    #[error(
+        "{}: {count} tensors have no place in the model that config.json describes: {names}",
+        path.display()
+    )]
+    Surplus {
+        /// The file, or the folder where there are several files.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// The first few names.
+        names: String,
+    },
+    /// A configuration file is not JSON, or a value in it cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// Field, value and what is allowed.
+        reason: String,
+    },
+    /// A tokenizer's files cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The device refused an allocation or a copy.
+    #[error("the device failed while loading: {0}")]
+    Device(#[source] candle_core::Error),
+}
+
+impl From<candle_core::Error> for LoadError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(error)
+    }
+}

@@ -1,0 +1,173 @@
+//! The engine: turns pictures and a sentence into a picture, on one device.
+//!
+//! [`Pipeline`] implements [`Engine`]. It owns the model and every job that was admitted, and does
+//! nothing by itself: whoever drives it decides which job gets the next slice of work.
+//!
+//! Reference: diffusers 0.42.1 `FluxKontextPipeline`, with Black Forest Labs' rule for sizes.
+
+mod batch;
+mod job;
+mod pack;
+mod parts;
+mod rng;
+mod schedule;
+mod sizes;
+mod tokenizer;
+mod trace;
+
+pub use sizes::Sizes;
+pub use trace::Trace;
+
+use crate::{
+    config::Manifest,
+    domain::{ParamError, Size},
+    engine::{Engine, EngineError, Job, Phase, Slot, StepOutcome},
+    model::{LoadError, weights::Target},
+};
+use job::{Running, Stage};
+use parts::Parts;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// The most reference pictures of one job.
+const MAX_IMAGES: usize = 8;
+
+/// A model on a device, and the jobs that it works on.
+#[derive(Debug)]
+pub struct Pipeline {
+    parts: Parts,
+    jobs: BTreeMap<Slot, Running>,
+    next: u64,
+}
+
+impl Pipeline {
+    /// Loads the model in `folder`, telling `on_part` what is loaded next.
+    ///
+    /// # Errors
+    /// [`LoadError`] that names file, tensor or field, what was expected and what was found.
+    pub fn load(
+        folder: &Path,
+        manifest: &Manifest,
+        target: &Target,
+        mut on_part: impl FnMut(&str),
+    ) -> Result<Self, LoadError> {
+        let parts = Parts::load(folder, manifest, target, &mut on_part)?;
+        Ok(Self { parts, jobs: BTreeMap::new(), next: 0 })
+    }
+
+    /// The sizes that were planned for a job.
+    #[must_use]
+    pub fn sizes(&self, slot: Slot) -> Option<&Sizes> {
+        self.jobs.get(&slot).map(|job| &job.sizes)
+    }
+
+    /// Whether a job's prompt had more than `max_sequence_length` tokens and lost its end; known
+    /// once the text phase is over.
+    #[must_use]
+    pub fn prompt_was_cut(&self, slot: Slot) -> bool {
+        self.jobs.get(&slot).is_some_and(|job| job.truncated)
+    }
+
+    /// Keeps the tensors of a job from now on, for [`Pipeline::take_trace`].
+    pub fn trace(&mut self, slot: Slot) {
+        if let Some(job) = self.jobs.get_mut(&slot) {
+            job.trace.get_or_insert_default();
+        }
+    }
+
+    /// The tensors that a traced job has gone through so far.
+    pub fn take_trace(&mut self, slot: Slot) -> Option<Trace> {
+        self.jobs.get_mut(&slot)?.trace.take()
+    }
+}
+
+fn compute(error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::Compute(Box::new(error))
+}
+
+impl Engine for Pipeline {
+    fn admit(&mut self, job: Job) -> Result<Slot, EngineError> {
+        job.params.validate()?;
+        if job.images.len() > MAX_IMAGES {
+            let allowed = format!("at most {MAX_IMAGES} pictures are taken");
+            return Err(ParamError::new(
+                "image",
+                format!("there {} times", job.images.len()),
+                allowed,
+            )
+            .into());
+        }
+        let images: Vec<Size> =
+            job.images.iter().map(|image| Size::new(image.width(), image.height())).collect();
+        let sizes = Sizes::plan(&self.parts.sizing, &job.params, &images)?;
+        let slot = Slot(self.next);
+        self.next += 1;
+        self.jobs.insert(slot, Running::new(job.params, job.images, sizes));
+        Ok(slot)
+    }
+
+    fn advance(&mut self, slot: Slot, budget: Duration) -> Result<Phase, EngineError> {
+        let job = self.jobs.get_mut(&slot).ok_or(EngineError::UnknownSlot(slot))?;
+        if matches!(job.stage, Stage::Over) {
+            return Err(EngineError::WrongPhase { slot, call: "advance" });
+        }
+        let start = Instant::now();
+        let mut phase = job.unit(&mut self.parts).map_err(compute)?;
+        // On within the same phase while time is left; a new phase is told first.
+        while start.elapsed() < budget
+            && matches!(phase, Phase::Text(_) | Phase::Images(_) | Phase::Decoding(_))
+        {
+            let next = job.unit(&mut self.parts).map_err(compute)?;
+            let same = std::mem::discriminant(&next) == std::mem::discriminant(&phase);
+            phase = next;
+            if !same {
+                break;
+            }
+        }
+        Ok(phase)
+    }
+
+    fn step(&mut self, slots: &[Slot]) -> Vec<StepOutcome> {
+        let ready = |job: &Running| matches!(&job.stage, Stage::Denoising(d) if !d.finished());
+        let wanted: BTreeSet<Slot> = slots.iter().copied().collect();
+        let mut outcomes: Vec<StepOutcome> = Vec::new();
+        for &slot in &wanted {
+            let error = match self.jobs.get(&slot) {
+                None => EngineError::UnknownSlot(slot),
+                Some(job) if !ready(job) => EngineError::WrongPhase { slot, call: "step" },
+                Some(_) => continue,
+            };
+            outcomes.push(StepOutcome { slot, result: Err(error) });
+        }
+        let mut batch: Vec<(Slot, &mut Running)> = self
+            .jobs
+            .iter_mut()
+            .filter(|(slot, job)| wanted.contains(slot) && ready(job))
+            .map(|(&slot, job)| (slot, job))
+            .collect();
+        if batch.is_empty() {
+            return outcomes;
+        }
+        let mut jobs: Vec<&mut Running> = batch.iter_mut().map(|(_, job)| &mut **job).collect();
+        let failure = batch::step(&self.parts, &mut jobs).err().map(std::sync::Arc::new);
+        for (slot, job) in batch {
+            let result = match (&failure, &job.stage) {
+                (None, Stage::Denoising(denoising)) => Ok(denoising.progress()),
+                (None, _) => Err(EngineError::WrongPhase { slot, call: "step" }),
+                (Some(error), _) => {
+                    job.stage = Stage::Over;
+                    Err(compute(error.clone()))
+                }
+            };
+            outcomes.push(StepOutcome { slot, result });
+        }
+        outcomes
+    }
+
+    fn release(&mut self, slot: Slot) {
+        self.jobs.remove(&slot);
+    }
+}

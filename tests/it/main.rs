@@ -1,0 +1,9 @@
+//! All integration tests in one binary: one link, one place to look.
+#![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
+
+mod batching;
+mod imaging;
+mod licences;
+mod parity;
+mod support;
+mod tidy;

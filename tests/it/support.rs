@@ -1,0 +1,83 @@
+//! What several tests share: paths, pictures, and running one edit to its end.
+
+use anyhow::{Context, Result, bail};
+use darkroom::{
+    app::decode,
+    domain::{EditParams, Pixels, Prompt, ReferenceMethod},
+    engine::{Engine, Job, Phase, Slot},
+    pipeline::{Pipeline, Trace},
+};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A path inside the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A decoded picture file.
+pub(crate) fn picture(path: &Path) -> Result<Pixels> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    decode(&bytes).with_context(|| path.display().to_string())
+}
+
+/// Parameters for a prompt, everything else as plain as it gets.
+pub(crate) fn params(prompt: &str) -> EditParams {
+    EditParams {
+        prompt: Prompt::new(prompt),
+        negative_prompt: None,
+        true_cfg_scale: 1.0,
+        guidance_scale: 2.5,
+        num_inference_steps: 2,
+        seed: 1,
+        size: None,
+        aspect_ratio: None,
+        max_sequence_length: 32,
+        reference_method: ReferenceMethod::Offset,
+        exact_size: false,
+    }
+}
+
+/// Advances a job until it is ready for denoising, done, or would have to be decoded.
+pub(crate) fn advance_to_ready(pipeline: &mut Pipeline, slot: Slot) -> Result<()> {
+    loop {
+        match pipeline.advance(slot, Duration::ZERO)? {
+            Phase::Text(_) | Phase::Images(_) => {}
+            Phase::Ready => return Ok(()),
+            Phase::Decoding(_) | Phase::Done(_) => {
+                bail!("the job was decoded before it was denoised")
+            }
+        }
+    }
+}
+
+/// Decodes a denoised job.
+pub(crate) fn decode_job(pipeline: &mut Pipeline, slot: Slot) -> Result<Pixels> {
+    loop {
+        match pipeline.advance(slot, Duration::ZERO)? {
+            Phase::Decoding(_) => {}
+            Phase::Done(pixels) => return Ok(pixels),
+            Phase::Text(_) | Phase::Images(_) | Phase::Ready => bail!("the job is not denoised"),
+        }
+    }
+}
+
+/// Runs one job alone, and gives its result and its tensors.
+pub(crate) fn run(pipeline: &mut Pipeline, job: Job) -> Result<(Pixels, Trace)> {
+    let slot = pipeline.admit(job)?;
+    pipeline.trace(slot);
+    advance_to_ready(pipeline, slot)?;
+    loop {
+        let outcome = pipeline.step(&[slot]).pop().context("a step gives an outcome")?;
+        let progress = outcome.result?;
+        if progress.done == progress.total {
+            break;
+        }
+    }
+    let pixels = decode_job(pipeline, slot)?;
+    let trace = pipeline.take_trace(slot).context("the job was traced")?;
+    pipeline.release(slot);
+    Ok((pixels, trace))
+}
