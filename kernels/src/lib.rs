@@ -9,10 +9,11 @@
 //! or beside others, on a laptop or on a server.
 //!
 //! This holds by construction. Each kernel is written once, over the 16 virtual lanes of
-//! [`simd::Simd`], and compiled for every instruction set; the few operations of that trait are
+//! `simd::Simd`, and compiled for every instruction set; the few operations of that trait are
 //! correctly rounded everywhere, and the compiler neither contracts nor reorders them. Sums run
 //! either strictly in order (matrix products), or over 16 lanes that a fixed tree joins (norms and
-//! softmax), or in `f64` over chunks of a constant size (pictures). Tiling, packing and threads only decide *when* an element is computed.
+//! softmax), or in `f64` over chunks of a constant size (pictures). Tiling, packing and threads only
+//! decide *when* an element is computed.
 //!
 //! # Finding one's way
 //!

@@ -103,8 +103,11 @@ impl ModelEntry {
     }
 
     fn in_folder(path: &Path) -> Result<Self, AppError> {
-        // `.` and `..` have no name of their own
-        let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        // `.` and `..` have no name of their own; a link keeps its own, with the manifest beside it
+        let folder = match path.file_name() {
+            Some(_) => path.to_owned(),
+            None => path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+        };
         let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or("model").to_owned();
         let beside = folder.with_file_name(format!("{name}.toml"));
         let manifest =

@@ -2,8 +2,10 @@
 #![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
 
 mod batching;
+mod cli;
 mod imaging;
 mod licences;
+mod loading;
 mod parity;
 mod support;
 mod tidy;

@@ -21,6 +21,15 @@ fn noise(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
+/// Asserts that `call` is refused by a panic that says `expected`.
+#[track_caller]
+fn assert_refused(expected: &str, call: impl FnOnce() + std::panic::UnwindSafe) {
+    let panic = std::panic::catch_unwind(call).expect_err("a refusal");
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    assert!(text.contains(expected), "{text}");
+}
+
 /// Asserts that no number is further from the reference than `tolerance`.
 #[track_caller]
 fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
