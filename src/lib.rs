@@ -14,3 +14,4 @@ pub mod engine;
 pub mod imaging;
 pub mod model;
 pub mod pipeline;
+pub mod telemetry;

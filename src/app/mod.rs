@@ -16,6 +16,11 @@ pub use editor::{Edited, Editor, Stage};
 use crate::{config::ConfigError, domain::Pixels, imaging, model::LoadError};
 use std::path::PathBuf;
 
+/// Starts to write events to standard error; see `telemetry`.
+pub fn start_log() {
+    crate::telemetry::init();
+}
+
 /// Why a command could not get what it needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ mod files;
 mod progress;
 
 use crate::{
-    app::{AppError, EngineError, ImagingError},
+    app::{AppError, EngineError, ImagingError, start_log},
     config::ConfigError,
     domain::ParamError,
 };
@@ -51,6 +51,7 @@ enum CliError {
 /// Runs the command that was typed.
 #[must_use]
 pub fn main() -> ExitCode {
+    start_log();
     let result = match Cli::parse().command {
         Command::Edit(args) => edit::run(&args),
     };

@@ -105,6 +105,13 @@ impl Engine for Pipeline {
         let sizes = Sizes::plan(&self.parts.sizing, &job.params, &images)?;
         let slot = Slot(self.next);
         self.next += 1;
+        tracing::debug!(
+            slot = slot.0,
+            output = %sizes.output,
+            references = sizes.references.len(),
+            steps = job.params.num_inference_steps,
+            "admitted"
+        );
         self.jobs.insert(slot, Running::new(job.params, job.images, sizes));
         Ok(slot)
     }
@@ -152,7 +159,9 @@ impl Engine for Pipeline {
             return outcomes;
         }
         let mut jobs: Vec<&mut Running> = batch.iter_mut().map(|(_, job)| &mut **job).collect();
+        let (start, count) = (Instant::now(), jobs.len());
         let failure = batch::step(&self.parts, &mut jobs).err().map(std::sync::Arc::new);
+        tracing::trace!(jobs = count, elapsed = ?start.elapsed(), "denoising step");
         for (slot, job) in batch {
             let result = match (&failure, &job.stage) {
                 (None, Stage::Denoising(denoising)) => Ok(denoising.progress()),

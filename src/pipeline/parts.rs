@@ -41,6 +41,7 @@ impl Parts {
         target: &Target,
         on_part: &mut dyn FnMut(&str),
     ) -> Result<Self, LoadError> {
+        let start = std::time::Instant::now();
         let components = &manifest.components;
         let part = |component: &Component| folder.join(&component.path);
         let config = |folder: &PathBuf| ConfigFile::open(&folder.join("config.json"));
@@ -97,6 +98,7 @@ impl Parts {
                     .wrong(format!("field {field} is {value}, expected {other} = {expected}")));
             }
         }
+        tracing::debug!(elapsed = ?start.elapsed(), "model loaded");
         Ok(Self {
             t5_tokenizer,
             clip_tokenizer,

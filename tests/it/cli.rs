@@ -36,6 +36,7 @@ impl Shell {
         let mut child = Command::new(env!("CARGO_BIN_EXE_darkroom"))
             .current_dir(self.path())
             .arg("edit")
+            .env("DARKROOM_LOG", "warn")
             .arg("--model")
             .arg(self.models.path().join("small"))
             .args(args)
@@ -253,6 +254,26 @@ fn a_wrong_argument_is_named_with_what_is_allowed() -> Result<()> {
         let said = String::from_utf8(output.stderr)?;
         ensure!(output.status.code() == Some(2) && said.contains(expected), "{args:?}: {said}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_log_tells_sizes_and_times_and_never_a_prompt_or_a_file_name() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    fs::copy(repository(SQUARE), folder.path().join("zebra-secret.png"))?;
+    let output = Command::new(env!("CARGO_BIN_EXE_darkroom"))
+        .current_dir(folder.path())
+        .env("DARKROOM_LOG", "trace")
+        .args(["edit", "--quiet", "--image", "zebra-secret.png", "--prompt", "walrus secret"])
+        .args(["--exact-size", "--steps", "1", "-o", "giraffe-secret.png", "--model"])
+        .arg(repository("tests/golden/models/base/model"))
+        .output()?;
+    let log = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success(), "{log}");
+    for expected in ["model loaded", "admitted", "output=64x64", "denoising step"] {
+        ensure!(log.contains(expected), "{expected} is not in: {log}");
+    }
+    ensure!(!log.contains("secret"), "{log}");
     Ok(())
 }
 

@@ -1,12 +1,11 @@
 //! Loading: what is wrong with a model's files is said with file, tensor or field, expected and
 //! found; every type of weights loads; nothing panics.
 
-use crate::support::{params, picture, repository, run};
+use crate::support::{expect, params, picture, repository, run};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
 use darkroom::{
-    app::ModelEntry,
-    config::{ConfigError, Manifest, Styles},
+    config::Manifest,
     domain::EditParams,
     engine::Job,
     model::{LoadError, weights::Target},
@@ -79,13 +78,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         } else {
             fs::write(target, fs::read(&path)?)?;
         }
-    }
-    Ok(())
-}
-
-fn expect(error: &str, parts: &[&str]) -> Result<()> {
-    for part in parts {
-        ensure!(error.contains(part), "{part:?} is not in: {error}");
     }
     Ok(())
 }
@@ -329,87 +321,4 @@ fn no_damage_to_a_model_makes_loading_panic() -> Result<()> {
         fs::write(&path, whole)?;
     }
     Ok(())
-}
-
-#[test]
-fn a_manifest_says_what_is_wrong_with_it() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("broken.toml");
-    let whole = fs::read_to_string(repository("models/flux1-kontext-dev.toml"))?;
-    let cases = [
-        ("family = \"flux-kontext\"", "family = \"sdxl\"", "family is \"sdxl\""),
-        ("[1024, 1024]", "[1024, 1000]", "[1024, 1000], expected multiples of 16"),
-        ("reference_size = \"preferred\"", "reference_size = \"huge\"", "unknown variant `huge`"),
-        ("num_inference_steps = 30", "num_inference_steps = 0", "num_inference_steps is 0"),
-        ("num_inference_steps = 30", "steps = 30", "unknown field `steps`"),
-        ("max_sequence_length = 512", "max_sequence_length = 513", "max_sequence_length is 513"),
-        ("path = \"vae\"", "path = \"../vae\"", "components.vae.path"),
-        (
-            "path = \"vae\", format = \"diffusers\"",
-            "path = \"vae\", format = \"ckpt\"",
-            "components.vae.format",
-        ),
-        ("    [-0.1262, -0.0982, -0.0778],\n", "", "preview.matrix has 15 rows, expected 16"),
-        ("[preview]", "[preview", "line"),
-    ];
-    for (from, to, expected) in cases {
-        ensure!(whole.contains(from), "{from}");
-        fs::write(&path, whole.replacen(from, to, 1))?;
-        let error = Manifest::open(&path).err().context(to)?.to_string();
-        expect(&error, &["broken.toml", expected])?;
-        ensure!(!error.contains('\n'), "{error}");
-    }
-    fs::write(&path, &whole)?;
-    ensure!(Manifest::open(&path)? == Manifest::released()?);
-    Ok(())
-}
-
-#[test]
-fn every_shipped_manifest_and_the_styles_are_valid() -> Result<()> {
-    let mut manifests = 0;
-    for entry in fs::read_dir(repository("models"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "toml") && !path.ends_with("styles.toml") {
-            Manifest::open(&path)?;
-            manifests += 1;
-        }
-    }
-    ensure!(manifests >= 2, "{manifests} manifests");
-    let styles = Styles::open(&repository("models/styles.toml"))?;
-    ensure!(styles.iter().count() >= 12);
-    let error = styles.get("nonsense").err().context("no such style")?;
-    ensure!(
-        matches!(&error, ConfigError::Unknown { known, .. } if known.contains("black-and-white"))
-    );
-
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("styles.toml");
-    let style = |name: &str, prompt: &str| {
-        format!(
-            "[[style]]\nname = {name:?}\ntitle = \"T\"\ndescription = \"D.\"\nprompt = {prompt:?}\n"
-        )
-    };
-    for (text, expected) in [
-        (style("Big Name", "x"), "style.name is \"Big Name\""),
-        (style("a", "x") + &style("a", "y"), "style \"a\" is there twice"),
-        (style("a", " "), "style \"a\" has an empty prompt"),
-    ] {
-        fs::write(&path, text)?;
-        expect(&Styles::open(&path).err().context(expected)?.to_string(), &[expected])?;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_folder_without_a_manifest_gets_the_released_values_and_one_beside_it_counts() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let model = folder.path().join("mine");
-    fs::create_dir(&model)?;
-    let entry = ModelEntry::find(&model.to_string_lossy())?;
-    ensure!(entry.name == "mine" && entry.manifest == Manifest::released()?);
-    fs::copy(repository("models/kontext-tiny.toml"), folder.path().join("mine.toml"))?;
-    let entry = ModelEntry::find(&model.to_string_lossy())?;
-    ensure!(entry.manifest.defaults.max_sequence_length == 32, "the manifest beside the folder");
-    let error = ModelEntry::find("no-such-model").err().context("it is not there")?.to_string();
-    expect(&error, &["no-such-model", "kontext-tiny"])
 }

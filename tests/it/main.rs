@@ -3,9 +3,12 @@
 
 mod batching;
 mod cli;
+mod edits;
 mod imaging;
 mod licences;
 mod loading;
+mod manifests;
 mod parity;
+mod sizes;
 mod support;
 mod tidy;

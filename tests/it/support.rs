@@ -1,6 +1,6 @@
 //! What several tests share: paths, pictures, and running one edit to its end.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use darkroom::{
     app::decode,
     domain::{EditParams, Pixels, Prompt, ReferenceMethod},
@@ -21,6 +21,14 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 pub(crate) fn picture(path: &Path) -> Result<Pixels> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     decode(&bytes).with_context(|| path.display().to_string())
+}
+
+/// Checks that an error says all of `parts`.
+pub(crate) fn expect(error: &str, parts: &[&str]) -> Result<()> {
+    for part in parts {
+        ensure!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    Ok(())
 }
 
 /// Parameters for a prompt, everything else as plain as it gets.
