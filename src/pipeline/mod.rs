@@ -15,6 +15,7 @@ mod sizes;
 mod tokenizer;
 mod trace;
 
+pub use rng::randn;
 pub use sizes::Sizes;
 pub use trace::Trace;
 

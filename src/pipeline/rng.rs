@@ -52,18 +52,18 @@ impl MersenneTwister {
     }
 }
 
-/// `count` normal values, `count` at least 16. Like torch, only the lowest 32 bits of the seed count.
+/// `count` normal values, at least 16: torch draws shorter tensors in another way. Like torch, only the
+/// lowest 32 bits of the seed count.
 #[must_use]
-pub(super) fn randn(seed: u64, count: usize) -> Vec<f32> {
-    debug_assert!(count >= 16, "torch draws shorter tensors in another way");
+pub fn randn(seed: u64, count: usize) -> Vec<f32> {
     let mut generator = MersenneTwister::new(seed as u32);
-    let mut values: Vec<f32> = (0..count).map(|_| generator.uniform()).collect();
+    let mut values: Vec<f32> = (0..count.max(16)).map(|_| generator.uniform()).collect();
     let mut blocks = values.chunks_exact_mut(16);
     blocks.by_ref().for_each(box_muller);
-    if !blocks.into_remainder().is_empty() && count >= 16 {
-        let last = &mut values[count - 16..];
-        last.fill_with(|| generator.uniform());
-        box_muller(last);
+    if !blocks.into_remainder().is_empty() {
+        let last = values.len() - 16;
+        values[last..].fill_with(|| generator.uniform());
+        box_muller(&mut values[last..]);
     }
     values
 }

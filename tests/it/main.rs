@@ -9,6 +9,7 @@ mod licences;
 mod loading;
 mod manifests;
 mod parity;
+mod seeds;
 mod sizes;
 mod support;
 mod tidy;
