@@ -43,7 +43,7 @@ pub(crate) fn truth(name: &str, picture: &Pixels) -> Option<Pixels> {
         "black-and-white" => x.map(|p| [luma(p); 3]),
         "sepia" => x.tone([30, 15, 5], [150, 110, 70], [255, 240, 205]),
         "inverted" => x.map(|p| p.map(|v| 1.0 - v)),
-        "soft-blur" => x.gaussian(4.0),
+        "soft-blur" => x.gaussian(4.0).map(|p| scale(p, [0.8; 3], [0.2; 3])),
         "pixelated" => x.pixelated(),
         "sketch" => {
             let edges = x.edges(1.5);
