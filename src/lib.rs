@@ -14,4 +14,6 @@ pub mod engine;
 pub mod imaging;
 pub mod model;
 pub mod pipeline;
+pub mod scheduler;
+pub mod store;
 pub mod telemetry;

@@ -1,9 +1,11 @@
 //! Plain types that every layer shares: no I/O, no tensors, no HTTP.
 
 mod edit;
+mod id;
 mod pixels;
 mod size;
 
 pub use edit::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod};
+pub use id::{ObjectId, OwnerId, ParseIdError};
 pub use pixels::Pixels;
 pub use size::Size;

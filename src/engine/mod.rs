@@ -3,10 +3,19 @@
 //! An engine runs on one thread and blocks. It knows no JSON, no PNG, no HTTP and no disk: a job
 //! comes in as pixels and parameters and goes out as pixels. Work is handed out in slices, so that
 //! several jobs can share a device: [`Engine::advance`] runs a slice of one job's text or picture
-//! work, [`Engine::step`] one denoising step of many jobs at once.
+//! work, [`Engine::step`] one denoising step of many jobs at once. What a job would cost is said by
+//! a [`CostModel`], which leaves the thread: a request is weighed while the engine is busy.
+
+mod cost;
+pub mod fake;
+
+pub use cost::{Cost, CostModel, JobShape};
 
 use crate::domain::{EditParams, ParamError, Pixels};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+/// The longest side of a preview, in pixels.
+pub const PREVIEW_SIDE: u32 = 256;
 
 /// An edit to run.
 #[derive(Clone, Debug)]
@@ -97,6 +106,22 @@ pub trait Engine {
     /// step they are at; none changes another's result. A slot named twice steps once.
     fn step(&mut self, slots: &[Slot]) -> Vec<StepOutcome>;
 
+    /// How the job would look if the rest of its steps went as straight as the last one: an eighth
+    /// of its size, at most [`PREVIEW_SIDE`] pixels a side. None before its first step, once it is
+    /// being decoded, and from a model that has no colours for its latents.
+    fn preview(&mut self, slot: Slot) -> Option<Pixels>;
+
     /// Forgets a job and drops everything it held, whatever its phase. Idempotent.
     fn release(&mut self, slot: Slot);
+
+    /// What jobs will cost, as a value of its own.
+    fn cost_model(&self) -> Arc<dyn CostModel>;
+
+    /// What one job would cost.
+    ///
+    /// # Errors
+    /// The first parameter that [`Engine::admit`] would refuse.
+    fn cost(&self, job: &JobShape<'_>) -> Result<Cost, ParamError> {
+        self.cost_model().cost(job)
+    }
 }

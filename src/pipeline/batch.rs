@@ -50,6 +50,7 @@ pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
             trace.rows(format!("velocity.{}", job.step), &velocity)?;
             trace.rows(format!("latents.{}", job.step), &job.latents)?;
         }
+        job.velocity = Some(velocity);
         job.step += 1;
     }
     Ok(())

@@ -43,6 +43,8 @@ pub(super) struct Denoising {
     pub(super) negative: Option<Conditioning>,
     /// The target's packed latents [tokens, 64], f32 whatever the type of computation.
     pub(super) latents: Tensor,
+    /// The last step's velocity [tokens, 64], f32; none before the first.
+    pub(super) velocity: Option<Tensor>,
     /// The references' packed latents, one after another [tokens, 64], where there are any.
     pub(super) references: Option<Tensor>,
     /// Angles of target and references.
@@ -234,6 +236,7 @@ impl Running {
             positive: pictures.positive,
             negative: pictures.negative,
             latents,
+            velocity: None,
             references,
             rope: Rope::new(&ids, parts.transformer.config().axes_dims_rope, device)?,
             sigmas,

@@ -6,9 +6,11 @@
 //! Reference: diffusers 0.42.1 `FluxKontextPipeline`, with Black Forest Labs' rule for sizes.
 
 mod batch;
+mod cost;
 mod job;
 mod pack;
 mod parts;
+mod preview;
 mod rng;
 mod schedule;
 mod sizes;
@@ -21,8 +23,8 @@ pub use trace::Trace;
 
 use crate::{
     config::Manifest,
-    domain::{ParamError, Size},
-    engine::{Engine, EngineError, Job, Phase, Slot, StepOutcome},
+    domain::{Pixels, Size},
+    engine::{CostModel, Engine, EngineError, Job, Phase, Slot, StepOutcome},
     model::{LoadError, weights::Target},
 };
 use job::{Running, Stage};
@@ -30,6 +32,7 @@ use parts::Parts;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -91,19 +94,9 @@ fn compute(error: impl std::error::Error + Send + Sync + 'static) -> EngineError
 
 impl Engine for Pipeline {
     fn admit(&mut self, job: Job) -> Result<Slot, EngineError> {
-        job.params.validate()?;
-        if job.images.len() > MAX_IMAGES {
-            let allowed = format!("at most {MAX_IMAGES} pictures are taken");
-            return Err(ParamError::new(
-                "image",
-                format!("there {} times", job.images.len()),
-                allowed,
-            )
-            .into());
-        }
         let images: Vec<Size> =
             job.images.iter().map(|image| Size::new(image.width(), image.height())).collect();
-        let sizes = Sizes::plan(&self.parts.sizing, &job.params, &images)?;
+        let sizes = cost::plan(&self.parts.sizing, &job.params, &images)?;
         let slot = Slot(self.next);
         self.next += 1;
         tracing::debug!(
@@ -161,7 +154,7 @@ impl Engine for Pipeline {
         }
         let mut jobs: Vec<&mut Running> = batch.iter_mut().map(|(_, job)| &mut **job).collect();
         let (start, count) = (Instant::now(), jobs.len());
-        let failure = batch::step(&self.parts, &mut jobs).err().map(std::sync::Arc::new);
+        let failure = batch::step(&self.parts, &mut jobs).err().map(Arc::new);
         tracing::trace!(jobs = count, elapsed = ?start.elapsed(), "denoising step");
         for (slot, job) in batch {
             let result = match (&failure, &job.stage) {
@@ -177,7 +170,18 @@ impl Engine for Pipeline {
         outcomes
     }
 
+    fn preview(&mut self, slot: Slot) -> Option<Pixels> {
+        let job = self.jobs.get(&slot)?;
+        let Stage::Denoising(denoising) = &job.stage else { return None };
+        // A preview that fails is none: the job itself has not.
+        preview::preview(denoising, job.sizes.generated, &self.parts.preview).ok()?
+    }
+
     fn release(&mut self, slot: Slot) {
         self.jobs.remove(&slot);
+    }
+
+    fn cost_model(&self) -> Arc<dyn CostModel> {
+        Arc::new(cost::Costs::of(&self.parts))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{schedule::Schedule, tokenizer::PromptTokenizer};
 use crate::{
-    config::{Component, Manifest, Sizing},
+    config::{Component, Manifest, Preview, Sizing},
     model::{
         LoadError,
         clip::ClipTextEncoder,
@@ -30,6 +30,7 @@ pub(super) struct Parts {
     pub(super) vae: Vae,
     pub(super) schedule: Schedule,
     pub(super) sizing: Sizing,
+    pub(super) preview: Preview,
     pub(super) target: Target,
 }
 
@@ -108,6 +109,7 @@ impl Parts {
             vae,
             schedule,
             sizing: manifest.sizing(),
+            preview: manifest.preview.clone(),
             target: target.clone(),
         })
     }
