@@ -36,12 +36,6 @@ impl Pixels {
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }
-
-    /// Gives the bytes away.
-    #[must_use]
-    pub fn into_rgb(self) -> Vec<u8> {
-        self.rgb
-    }
 }
 
 // The picture itself never reaches a log: sizes only.

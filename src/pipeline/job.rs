@@ -281,6 +281,11 @@ fn to_tensor(pixels: &Pixels, device: &Device) -> candle_core::Result<Tensor> {
     Tensor::from_vec(values, (pixels.height() as usize, pixels.width() as usize, 3), device)
 }
 
+/// A level from about -1..1, rounded half to even, as numpy does it for diffusers; NaN is 0.
+pub(super) fn byte(x: f32) -> u8 {
+    ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
 /// f32 (h, w, 3) in about -1..1 -> RGB bytes of its middle part of size `output`
 fn to_pixels(picture: &Tensor, output: Size) -> Result<Pixels> {
     let (h, w, _) = picture.dims3()?;
@@ -289,8 +294,6 @@ fn to_pixels(picture: &Tensor, output: Size) -> Result<Pixels> {
     let left = w.checked_sub(width).ok_or(WorkError::Lost("columns that it should give"))? / 2;
     let middle = picture.narrow(0, top, height)?.narrow(1, left, width)?.contiguous()?;
     let values = middle.flatten_all()?.to_vec1::<f32>()?;
-    // Rounded half to even, as numpy does it for diffusers; `as` takes NaN to 0.
-    let byte = |x: f32| ((x / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     let rgb = values.into_iter().map(byte).collect();
     Pixels::new(output.width, output.height, rgb).ok_or(WorkError::Lost("pixels"))
 }

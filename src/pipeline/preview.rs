@@ -2,7 +2,10 @@
 //!
 //! `Pipeline::preview` calls it between two steps.
 
-use super::{job::Denoising, pack};
+use super::{
+    job::{Denoising, byte},
+    pack,
+};
 use crate::{
     config::Preview,
     domain::{Pixels, Size},
@@ -30,8 +33,7 @@ pub(super) fn preview(job: &Denoising, size: Size, colours: &Preview) -> Result<
     for latent in values.chunks_exact(c) {
         for channel in 0..3 {
             let terms = latent.iter().zip(&colours.matrix).map(|(x, row)| x * row[channel]);
-            let value = colours.bias[channel] + terms.sum::<f32>();
-            rgb.push(((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8);
+            rgb.push(byte(colours.bias[channel] + terms.sum::<f32>()));
         }
     }
     Ok(Pixels::new(w as u32, h as u32, rgb).map(shrink))

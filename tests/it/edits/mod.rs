@@ -36,6 +36,11 @@ const PHOTOS: [&str; 3] = ["friends", "mountains", "sunset"];
 /// The wording of the three that the tests use.
 const WORDING: usize = 0;
 
+fn prompts() -> Result<Vec<String>> {
+    let all = wordings(&repository("models/kontext-tiny"))?;
+    Ok(NAMES.iter().map(|name| all[*name][WORDING].clone()).collect())
+}
+
 /// The figures of one edit over the photographs.
 #[derive(Clone, Copy, Default)]
 struct Tally {
@@ -61,8 +66,7 @@ impl Tally {
 fn the_edits_come_nearest_to_their_own_truth() -> Result<()> {
     let folder = repository("models/kontext-tiny");
     let mut tiny = tiny()?;
-    let prompts = wordings(&folder)?;
-    let prompts: Vec<String> = NAMES.iter().map(|name| prompts[*name][WORDING].clone()).collect();
+    let prompts = prompts()?;
     let mut edits = NAMES.map(|_| Tally::default());
     // The control: the input through the autoencoder, given as the result.
     let mut copies = edits;
@@ -97,8 +101,7 @@ fn a_model_with_shuffled_weights_edits_nothing() -> Result<()> {
     let copy = tempfile::tempdir()?;
     shuffle_transformer(&folder, copy.path())?;
     let mut shuffled = Tiny::load(copy.path(), &repository("models/kontext-tiny.toml"))?;
-    let prompts = wordings(&folder)?;
-    let prompts: Vec<String> = NAMES.iter().map(|name| prompts[*name][WORDING].clone()).collect();
+    let prompts = prompts()?;
     let photo = shuffled.photo(&repository("tests/photos/friends.jpg"))?;
     for (index, result) in shuffled.edit(&photo, &prompts)?.iter().enumerate() {
         let score = photo.score(result, index);
