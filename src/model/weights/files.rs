@@ -187,10 +187,6 @@ impl Files {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.table.values().map(|t| t.range.len() as u64).sum()
-    }
 }
 
 /// The crate's reasons in words of a user: the usual cause is a broken download.

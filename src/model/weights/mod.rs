@@ -104,12 +104,6 @@ impl Weights {
         self.shared.files.shape(&self.full_name(name)).is_some()
     }
 
-    /// Bytes of all tensors as they lie in the files.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.shared.files.bytes()
-    }
-
     /// The tensor `name` of shape `shape`, on the target's device in the target's type.
     ///
     /// # Errors
