@@ -17,6 +17,7 @@ use candle_transformers::models::t5;
 pub struct T5Encoder {
     model: t5::T5EncoderModel,
     width: usize,
+    heads: usize,
     vocabulary: usize,
 }
 
@@ -40,13 +41,24 @@ impl T5Encoder {
         let model = t5::T5EncoderModel::load(weights.var_builder(), &sizes)
             .map_err(|error| weights.explain(error))?;
         weights.finish()?;
-        Ok(Self { model, width: sizes.d_model, vocabulary: sizes.vocab_size })
+        Ok(Self {
+            model,
+            width: sizes.d_model,
+            heads: sizes.num_heads,
+            vocabulary: sizes.vocab_size,
+        })
     }
 
     /// Width of the embeddings.
     #[must_use]
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// Heads of its attention.
+    #[must_use]
+    pub fn heads(&self) -> usize {
+        self.heads
     }
 
     /// ids, padded to the full length -> [ids, width].

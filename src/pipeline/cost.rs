@@ -1,11 +1,14 @@
 //! What an edit will cost, from the sizes of its parts and of the model: formulas, no measurement.
 //!
 //! The unit of work is a million multiply-adds; norms, activations, modulation and CLIP, together
-//! below a tenth of a step, are left out. Memory is what a job holds besides the weights at the
-//! worse of its two peaks, a step and its largest picture in the VAE. Activations of a packed batch
-//! grow with its tokens, so the sum over jobs is an upper bound of what they take together: only one
-//! of them is in the VAE at a time. The factors are counted from the code; they are not yet fitted
-//! to measured peaks, and do not know what candle's operations on a GPU allocate besides.
+//! below a tenth of a step, are left out. Memory is what a job holds besides the weights in the worst
+//! of its four phases: text, pictures, steps, decoding. Each phase's peak is counted from the code,
+//! tensor by tensor; `tests/memory` holds the counts against what is really allocated on a CPU.
+//! What candle's operations on a GPU allocate besides is not in them.
+//!
+//! The sum over jobs is an upper bound of what they take together: a step's activations grow with
+//! the tokens of its batch, and one job at a time is in another phase. It is not the least one, as
+//! every job is counted with its largest phase: mostly decoding, which they take in turns.
 
 use super::{MAX_IMAGES, parts::Parts, sizes::Sizes};
 use crate::{
@@ -23,15 +26,31 @@ const BLOCK: f64 = 12.0;
 /// Weights of T5-XXL over its squared width: 24 layers of attention (4) and a gated feed-forward of
 /// 2.5 times the width (7.5). Other encoders are taken to be like it.
 const T5: f64 = 276.0;
-/// Widths of the hidden state that live at once in a block, per token: the state, its norm, q, k, v,
-/// attention's result, the feed-forward's four, both joined (five), and the block's result.
-const ACTIVATIONS: f64 = 16.0;
+/// Widths of the hidden state for each token of a step, where a single block joins attention and
+/// feed-forward: the state (1), both results (1 + 4), and the two joined (5). A double block has ten:
+/// the state, attention's result, and of the image's feed-forward eight.
+const STEP: f64 = 11.0;
+/// Copies of T5's scores of all tokens with all others, in each head: the products, the bias, their
+/// sum, and the weights.
+const T5_SCORES: f64 = 4.0;
+/// Widths of T5's hidden state for each token beside them: the state, its norm, q, k and v in two
+/// orders each, and attention's result in three forms.
+const T5_STATES: f64 = 11.0;
 /// Bytes of an f32.
 const F32: f64 = 4.0;
+/// Bytes of a pixel of an input.
+const RGB: f64 = 3.0;
+/// Bytes of a pixel of a reference that becomes a tensor: as bytes and as f32.
+const PREPARED: f64 = RGB + 3.0 * F32;
 /// Numbers of a token's latents.
 const LATENTS: f64 = 64.0;
 /// Pixels of a token.
 const TOKEN: f64 = 256.0;
+/// For what is not counted: modulation vectors, tables of rows, sums of norms. Measured peaks are at
+/// most 1.01 times the count.
+const UNCOUNTED: f64 = 1.02;
+/// Bytes that the smallest job takes: CLIP's activations and the tokenizers.
+const SMALLEST: f64 = 512.0 * 1024.0;
 
 /// What of a model decides the cost of its jobs.
 #[derive(Clone, Debug)]
@@ -40,6 +59,7 @@ pub(super) struct Costs {
     vae: VaeConfig,
     sizing: Sizing,
     text_width: f64,
+    text_heads: f64,
     /// Bytes of a number in the type of computation.
     number: f64,
 }
@@ -65,6 +85,7 @@ impl Costs {
             vae: parts.vae.config().clone(),
             sizing: parts.sizing.clone(),
             text_width: parts.t5.width() as f64,
+            text_heads: parts.t5.heads() as f64,
             number: parts.target.dtype.size_in_bytes() as f64,
         }
     }
@@ -94,11 +115,86 @@ impl Costs {
         sum + convolutions(here, 2, channels) + attention * 2.0 * here * here * channels as f64
     }
 
-    /// Bytes of a pass of the VAE at full size: what the outermost level takes in, its norm, and the
-    /// results of two convolutions.
-    fn vae_memory(&self, pixels: f64) -> f64 {
-        let outer: usize = self.vae.block_out_channels.iter().take(2).sum();
-        pixels * (2 * outer) as f64 * self.number
+    /// Bytes of a pass of the VAE in its largest residual block, the first of some level: either at
+    /// its first convolution, with input, norm and result, or at its end, with the input, the input
+    /// brought to as many channels as the result has, the result, and their sum.
+    fn vae_memory(&self, pixels: f64, decoding: bool) -> f64 {
+        let channels = &self.vae.block_out_channels;
+        let (mut here, mut peak) = (pixels, 0.0_f64);
+        for (level, &to) in channels.iter().enumerate() {
+            let before = if decoding { Some(level + 1) } else { level.checked_sub(1) };
+            let from = before.and_then(|level| channels.get(level)).map_or(to, |&from| from);
+            let block = if from == to { 3 * to } else { (2 * from + to).max(from + 3 * to) };
+            peak = peak.max(here * block as f64);
+            here /= 4.0;
+        }
+        peak * self.number
+    }
+
+    /// Bytes that a job holds besides the weights, in the worst of its phases.
+    fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes) -> f64 {
+        let mut inputs = images.iter().map(|&size| RGB * pixels(size)).sum::<f64>();
+        let states = tokens.text * self.text_width * self.number;
+        let embeddings = tokens.sequences * states;
+        let scores = self.text_heads * tokens.text.powi(2) * self.number;
+        let text = inputs + embeddings + T5_SCORES * scores + T5_STATES * states;
+
+        // Each input is narrowed, shortened and turned into a tensor; then it goes.
+        let mut pictures = 0.0_f64;
+        for (&image, &reference) in images.iter().zip(&sizes.references) {
+            let narrowed = RGB * pixels(Size::new(reference.width, image.height));
+            let prepared = inputs + narrowed + PREPARED * pixels(reference);
+            inputs -= RGB * pixels(image);
+            let encoded = inputs + self.vae_memory(pixels(reference), false);
+            pictures = pictures.max(prepared).max(encoded);
+        }
+
+        let image = tokens.target + tokens.references;
+        let head = self.flux.attention_head_dim as f64; // a cosine and a sine for each two
+        let angles = (image + tokens.packed()) * head * F32;
+        // The target's and the last velocity, then the references' and both joined.
+        let joined = if tokens.references > 0.0 { tokens.references + image } else { 0.0 };
+        let latents = LATENTS * (2.0 * tokens.target * F32 + joined * self.number);
+        let states = STEP * self.flux.inner_dim() as f64 * tokens.packed() * self.number;
+        let steps = embeddings + latents + angles + states;
+
+        let decoding = self.vae_memory(pixels(sizes.generated), true);
+        let worst = text.max(embeddings + pictures).max(steps).max(decoding);
+        (UNCOUNTED * worst).max(SMALLEST)
+    }
+}
+
+/// Tokens of a job.
+struct Tokens {
+    /// Of a prompt.
+    text: f64,
+    /// Of the picture that is made.
+    target: f64,
+    /// Of all references.
+    references: f64,
+    /// Times that all of them go through the transformer in a step.
+    sequences: f64,
+}
+
+impl Tokens {
+    fn of(params: &EditParams, sizes: &Sizes) -> Self {
+        let references = sizes.references.iter().map(|&size| pixels(size) / TOKEN);
+        Self {
+            text: params.max_sequence_length as f64,
+            target: pixels(sizes.generated) / TOKEN,
+            references: references.sum(),
+            sequences: if params.effective_negative().is_some() { 2.0 } else { 1.0 },
+        }
+    }
+
+    /// Of a sequence.
+    fn each(&self) -> f64 {
+        self.text + self.target + self.references
+    }
+
+    /// Of all sequences.
+    fn packed(&self) -> f64 {
+        self.sequences * self.each()
     }
 }
 
@@ -114,34 +210,17 @@ fn units(work: f64) -> u64 {
 impl CostModel for Costs {
     fn cost(&self, job: &JobShape<'_>) -> Result<Cost, ParamError> {
         let sizes = plan(&self.sizing, job.params, job.images)?;
-        let generated = pixels(sizes.generated);
-        let target = generated / TOKEN;
-        let references = sizes.references.iter().map(|&size| pixels(size) / TOKEN).sum::<f64>();
-        let text = job.params.max_sequence_length as f64;
-        let sequences = if job.params.effective_negative().is_some() { 2.0 } else { 1.0 };
-        let image = target + references;
-        let tokens = text + image; // of a sequence
-
+        let tokens = Tokens::of(job.params, &sizes);
         let layers = self.vae.layers_per_block;
         let encoding = sizes.references.iter().map(|&size| self.vae(pixels(size), layers));
-        let prompts = sequences * text * T5 * self.text_width.powi(2);
-
-        let width = self.flux.inner_dim() as f64;
-        let inputs = job.images.iter().map(|&size| 3.0 * pixels(size)).sum::<f64>();
-        let embeddings = sequences * text * self.text_width * self.number;
-        // Latents and the last velocity, the references', and the cosine and sine of every angle.
-        let latents = 2.0 * target * LATENTS * F32 + references * LATENTS * self.number;
-        let angles = image * self.flux.attention_head_dim as f64 * F32;
-        let step = sequences * tokens * ACTIVATIONS * width * self.number;
-        let largest = sizes.references.iter().map(|&size| pixels(size)).fold(generated, f64::max);
-        let peak = step.max(self.vae_memory(largest));
+        let prompts = tokens.sequences * tokens.text * T5 * self.text_width.powi(2);
         Ok(Cost {
-            tokens: (sequences * tokens) as usize,
-            memory: (inputs + embeddings + latents + angles + peak) as u64,
+            tokens: tokens.packed() as usize,
+            memory: self.memory(&tokens, job.images, &sizes) as u64,
             before: units(prompts + encoding.sum::<f64>()),
-            step: units(sequences * self.step(tokens)),
+            step: units(tokens.sequences * self.step(tokens.each())),
             steps: job.params.num_inference_steps,
-            after: units(self.vae(generated, layers + 1)),
+            after: units(self.vae(pixels(sizes.generated), layers + 1)),
         })
     }
 }

@@ -180,8 +180,10 @@ impl DoubleBlock {
             stream(&self.txt, txt, &t_shift, &t_scale, &packing.text_rows, 0, texts)?;
 
         let join = |t: Tensor, i: Tensor| Tensor::cat(&[t, i], 0);
-        let (q, k, v) = (join(tq, iq)?, join(tk, ik)?, join(tv, iv)?); // (texts + images, dim)
-        let out = ops.attention(&q, &k, &v, self.heads, self.scale, &packing.segments)?;
+        let out = {
+            let (q, k, v) = (join(tq, iq)?, join(tk, ik)?, join(tv, iv)?); // (texts + images, dim)
+            ops.attention(&q, &k, &v, self.heads, self.scale, &packing.segments)?
+        };
         let t_out = out.narrow(0, 0, texts)?.contiguous()?;
         let i_out = out.narrow(0, texts, images)?.contiguous()?;
 
@@ -233,9 +235,12 @@ impl SingleBlock {
         let rows = &packing.all_rows;
         let [shift, scale, gate] = self.norm.forward(temb)?;
         let normed = ops.layer_norm_modulate(x, EPS, &shift, &scale, rows)?;
+        let out = {
+            let [q, k, v] = self.qkv.forward(&normed, &packing.rope.cos, &packing.rope.sin)?;
+            ops.attention(&q, &k, &v, self.heads, self.scale, &packing.segments)?
+        };
         let hidden = self.proj_mlp.forward_act(&normed, Activation::GeluTanh)?; // (rows, 4 dim)
-        let [q, k, v] = self.qkv.forward(&normed, &packing.rope.cos, &packing.rope.sin)?;
-        let out = ops.attention(&q, &k, &v, self.heads, self.scale, &packing.segments)?;
+        drop(normed); // the next line is where a step needs the most memory
         let joined = Tensor::cat(&[out, hidden], 1)?; // (rows, 5 dim)
         ops.gated_add(x, &gate, &self.proj_out.forward(&joined)?, rows)
     }

@@ -60,8 +60,11 @@ impl Resnet {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&self.norm1.forward(x)?)?;
-        let h = self.conv2.forward(&self.norm2.forward(&h)?)?;
+        // One name for all: each result is dropped once the next is there.
+        let mut h = self.norm1.forward(x)?;
+        h = self.conv1.forward(&h)?;
+        h = self.norm2.forward(&h)?;
+        h = self.conv2.forward(&h)?;
         match &self.conv_shortcut {
             Some(conv) => conv.forward(x)? + h,
             None => x + h,

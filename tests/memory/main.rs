@@ -1,0 +1,77 @@
+//! Predicted memory against the memory that jobs need. A binary of its own, because its allocator
+//! counts; `benches/memory.rs` measures larger jobs.
+#![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
+
+mod measure;
+
+use anyhow::{Result, ensure};
+use darkroom::pipeline::Pipeline;
+use measure::{Case, HEAD, golden, measure, row, tiny};
+use std::sync::{Mutex, PoisonError};
+
+/// One test at a time: all of the process is counted.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Every phase is the largest of some job.
+const TINY: &[Case] = &[
+    Case::new((16, 16), &[], 32),
+    Case::new((128, 128), &[], 32),
+    Case::new((128, 128), &[], 512),
+    Case::new((256, 256), &[(4000, 3000)], 32),
+    Case::new((256, 256), &[(4000, 3000), (3000, 4000), (2000, 2000)], 128).guided(),
+    Case::new((176, 368), &[(800, 1500), (100, 100)], 64),
+    Case::new((128, 128), &[(256, 384)], 64).exact(),
+    STEPS,
+];
+/// A job whose steps need the most.
+const STEPS: Case = Case::new((96, 128), &[(96, 128); 8], 128).guided().exact();
+/// Jobs for the models of the goldens, whose numbers are small.
+const GOLDEN: &[Case] = &[
+    Case::new((96, 64), &[(64, 64)], 64).exact(),
+    Case::new((128, 128), &[], 512),
+    Case::new((128, 112), &[(128, 128), (64, 160)], 32).guided().exact(),
+];
+
+fn check(name: &str, pipeline: &mut Pipeline, cases: &[Case]) -> Result<()> {
+    println!("{name}\n{HEAD}");
+    for case in cases {
+        let predicted = case.predicted(pipeline)?;
+        let peaks = measure(pipeline, &[*case])?;
+        println!("{}", row(&case.to_string(), &peaks, predicted));
+        let ratio = peaks.highest() / predicted;
+        ensure!((0.8..=1.25).contains(&ratio), "{name}, {case}: {ratio:.2} of the prediction");
+        ensure!(peaks.left() < 1 << 18, "{name}, {case}: {} bytes are left", peaks.left());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_job_needs_within_a_quarter_of_what_was_predicted_and_leaves_nothing() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    check("kontext-tiny", &mut tiny()?, TINY)?;
+    for name in ["base", "wide", "noguide"] {
+        check(name, &mut golden(name)?, GOLDEN)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn jobs_together_never_need_more_than_the_sum_of_their_predictions() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pipeline = tiny()?;
+    println!("{HEAD}");
+    // Where steps need the most, the sum is near the truth. Where decoding does it is above, for the
+    // jobs take turns in that.
+    let mixed = &TINY[TINY.len() - 4..];
+    for (name, cases, least) in [("three in steps", &[STEPS; 3][..], 0.8), ("mixed", mixed, 0.0)] {
+        let mut sum = 0.0;
+        for case in cases {
+            sum += case.predicted(&pipeline)?;
+        }
+        let peaks = measure(&mut pipeline, cases)?;
+        println!("{}", row(name, &peaks, sum));
+        let ratio = peaks.highest() / sum;
+        ensure!((least..=1.0).contains(&ratio), "{name}: {ratio:.2} of the sum of predictions");
+    }
+    Ok(())
+}
