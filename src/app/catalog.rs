@@ -1,8 +1,17 @@
 //! Models by name: the folder `models` with its manifests and style presets.
 
-use super::AppError;
-use crate::config::{Manifest, Styles};
-use std::path::{Path, PathBuf};
+use super::{AppError, Compute};
+use crate::{
+    config::{Manifest, Styles},
+    http,
+    service::ModelName,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
 
 /// The model that needs no download.
 pub const DEFAULT_MODEL: &str = "kontext-tiny";
@@ -66,6 +75,10 @@ impl Catalog {
     }
 
     fn known(&self) -> String {
+        self.names().join(", ")
+    }
+
+    fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries
             .map(|entry| entry.path())
@@ -74,7 +87,38 @@ impl Catalog {
             .filter(|name| name != "styles")
             .collect();
         names.sort();
-        names.join(", ")
+        names
+    }
+
+    /// All models that have a manifest, and the one that runs.
+    pub(super) fn models(
+        &self,
+        entry: &ModelEntry,
+        name: &ModelName,
+        compute: &Compute,
+    ) -> Vec<http::Model> {
+        let others = self.names().into_iter().filter(|other| *other != entry.name);
+        let others = others.filter_map(|name| {
+            let manifest = Manifest::open(&self.folder.join(format!("{name}.toml"))).ok()?;
+            let installed = self.folder.join(&name).is_dir();
+            let (family, licence) = (manifest.family, manifest.licence);
+            Some(http::Model { name, family, licence, installed, running: None })
+        });
+        let sizes = entry.manifest.sizing().preferred_sizes;
+        let running = http::Running {
+            version: name.version.clone(),
+            device: compute.device().to_owned(),
+            precision: compute.precision().to_owned(),
+            preferred_sizes: sizes.iter().map(|size| [size.width, size.height]).collect(),
+        };
+        let running = http::Model {
+            name: entry.name.clone(),
+            family: entry.manifest.family.clone(),
+            licence: entry.manifest.licence.clone(),
+            installed: true,
+            running: Some(running),
+        };
+        std::iter::once(running).chain(others).collect()
     }
 }
 
@@ -102,6 +146,39 @@ impl ModelEntry {
         Self::in_folder(path)
     }
 
+    /// Which files it consists of: twelve hexadecimal digits of a digest of their names, lengths and
+    /// contents. Of a large file pieces from its whole length are read: weights that were trained
+    /// further differ everywhere, and a server must not read 24 GB before it starts.
+    ///
+    /// # Errors
+    /// [`AppError::Read`].
+    pub fn version(&self) -> Result<String, AppError> {
+        let mut hash = Sha256::new();
+        for path in self.files() {
+            let name = path.strip_prefix(&self.folder).unwrap_or(&path);
+            hash.update(name.to_string_lossy().as_bytes());
+            sample(&path, &mut hash).map_err(|source| AppError::Read { path, source })?;
+        }
+        Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Bytes of its files, about what its weights take in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        let length = |path: PathBuf| std::fs::metadata(path).map_or(0, |data| data.len());
+        self.files().into_iter().map(length).sum()
+    }
+
+    /// The files of its parts, in order of their names.
+    fn files(&self) -> Vec<PathBuf> {
+        let parts = self.manifest.components.paths();
+        let folders = parts.into_iter().map(|part| self.folder.join(part));
+        let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut files: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+        files.sort();
+        files
+    }
+
     fn in_folder(path: &Path) -> Result<Self, AppError> {
         // `.` and `..` have no name of their own; a link keeps its own, with the manifest beside it
         let folder = match path.file_name() {
@@ -114,4 +191,23 @@ impl ModelEntry {
             if beside.is_file() { Manifest::open(&beside)? } else { Manifest::released()? };
         Ok(Self { name, folder, manifest })
     }
+}
+
+/// Adds a file's length to a digest, and what is in it: all of a small one, of a large one 64 pieces.
+fn sample(path: &Path, hash: &mut Sha256) -> io::Result<()> {
+    const PIECE: u64 = 64 << 10;
+    const PIECES: u64 = 64;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    hash.update(length.to_be_bytes());
+    if length <= PIECE * PIECES {
+        io::copy(&mut file, hash)?;
+        return Ok(());
+    }
+    for piece in 0..PIECES {
+        // From the first byte to the last, in equal steps.
+        file.seek(SeekFrom::Start((length - PIECE) / (PIECES - 1) * piece))?;
+        io::copy(&mut (&mut file).take(PIECE), hash)?;
+    }
+    Ok(())
 }

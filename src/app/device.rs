@@ -1,7 +1,7 @@
 //! Which device computes, and in which precision.
 
 use super::AppError;
-use crate::{domain::ParamError, model::weights::Target};
+use crate::{config::ModelSettings, domain::ParamError, model::weights::Target};
 use candle_core::{DType, Device};
 use std::str::FromStr;
 
@@ -97,6 +97,34 @@ impl Compute {
             return Err(AppError::Device { device: name, reason });
         }
         Ok(Self { target: Target::new(device, dtype), name })
+    }
+}
+
+impl Compute {
+    /// Opens the device that the settings name.
+    ///
+    /// # Errors
+    /// As [`Compute::open`].
+    pub fn of(settings: &ModelSettings) -> Result<Self, AppError> {
+        let precision = match settings.dtype.as_str() {
+            "auto" => None,
+            dtype => Some(dtype.parse()?),
+        };
+        Self::open(settings.device.parse()?, precision)
+    }
+
+    pub(super) fn is_cpu(&self) -> bool {
+        self.target.device.is_cpu()
+    }
+
+    /// The device's name.
+    pub(super) fn device(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the type of computation.
+    pub(super) fn precision(&self) -> &'static str {
+        self.target.dtype.as_str()
     }
 }
 

@@ -4,16 +4,31 @@
 mod catalog;
 mod device;
 mod editor;
+mod process;
+mod repair;
+mod serve;
 
 pub use crate::{
     engine::{EngineError, Job, Progress},
     imaging::{ImagingError, OutputFormat},
+    service::{Draft, DraftError},
+    store::SalvageReport,
 };
 pub use catalog::{Catalog, DEFAULT_MODEL, ModelEntry};
 pub use device::{Compute, DeviceChoice, Precision};
 pub use editor::{Edited, Editor, Stage};
+pub use repair::repair;
+pub use serve::{Notice, Report, serve};
 
-use crate::{config::ConfigError, domain::Pixels, imaging, model::LoadError};
+use crate::{
+    config::ConfigError,
+    domain::{ParamError, Pixels},
+    http::ServeError,
+    imaging,
+    model::LoadError,
+    scheduler::StartError,
+    store::StoreError,
+};
 use std::path::PathBuf;
 
 /// Starts to write events to standard error; see `telemetry`.
@@ -63,6 +78,29 @@ pub enum AppError {
         device: String,
         /// Why not, and what would work.
         reason: String,
+    },
+    /// A name of a device or a precision is none.
+    #[error(transparent)]
+    Param(#[from] ParamError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The address or the certificate cannot be used.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The system refuses what a server needs.
+    #[error("the server cannot run: {0}")]
+    Runtime(#[source] std::io::Error),
+    /// A file of the model cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
     },
 }
 

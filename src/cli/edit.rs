@@ -2,12 +2,9 @@
 
 use super::{CliError, files, progress::Bars, progress::seconds};
 use crate::{
-    app::{
-        Catalog, Compute, DEFAULT_MODEL, DeviceChoice, Editor, Job, ModelEntry, OutputFormat,
-        Precision, decode, encode,
-    },
-    config::{Defaults, Style},
-    domain::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod, Size},
+    app::{Catalog, Compute, Draft, Editor, Job, ModelEntry, OutputFormat, decode, encode},
+    config::{ModelSettings, Settings},
+    domain::{AspectRatio, ParamError, Prompt, ReferenceMethod, Size},
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -35,9 +32,9 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 
-    /// A model by name, or the folder of one in the diffusers layout.
-    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "NAME|DIR")]
-    model: String,
+    /// A model by name, or the folder of one in the diffusers layout. [default: model.name]
+    #[arg(long, short, value_name = "NAME|DIR")]
+    model: Option<String>,
 
     /// What to avoid; needs --true-cfg-scale and doubles the work.
     #[arg(long, value_name = "TEXT", requires = "true_cfg_scale")]
@@ -79,13 +76,14 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "METHOD", default_value = "offset")]
     reference_method: ReferenceMethod,
 
-    /// What computes: auto, cpu, cuda:N or metal.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceChoice,
+    /// What computes: auto, cpu, cuda:N or metal. [default: model.device]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
 
-    /// Type of computation: f32, bf16 or f16. [default: f32 on a CPU, bf16 on a GPU]
+    /// Type of computation: auto, f32, bf16 or f16; auto is f32 on a CPU, bf16 on a GPU.
+    /// [default: model.dtype]
     #[arg(long, value_name = "TYPE")]
-    dtype: Option<Precision>,
+    dtype: Option<String>,
 
     /// For checking: take pictures at their own size, floored to multiples of 16.
     #[arg(long)]
@@ -100,16 +98,11 @@ pub(super) struct EditArgs {
     quiet: bool,
 }
 
-pub(super) fn run(args: &EditArgs) -> Result<(), CliError> {
-    let model = ModelEntry::find(&args.model)?;
+pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> {
+    let model = ModelEntry::find(args.model.as_ref().unwrap_or(&settings.model.name))?;
     let styles = args.style.as_ref().map(|_| Catalog::find()?.styles()).transpose()?;
-    let style = match (&styles, &args.style) {
-        (Some(styles), Some(name)) => Some(styles.get(name)?),
-        _ => None,
-    };
-    let params = params(args, style, model.manifest.defaults);
-    // What can be wrong is told before a model is loaded, which may take minutes.
-    params.validate()?;
+    // What can be wrong with them is told before a model is loaded, which may take minutes.
+    let params = args.draft().resolve(model.manifest.defaults, styles.as_ref())?;
     let format = args.output_format()?;
     let images = args
         .image
@@ -119,7 +112,12 @@ pub(super) fn run(args: &EditArgs) -> Result<(), CliError> {
             decode(&files::read(path)?).map_err(|source| CliError::Picture { name, source })
         })
         .collect::<Result<Vec<_>, CliError>>()?;
-    let compute = Compute::open(args.device, args.dtype)?;
+    let own = &settings.model;
+    let compute = Compute::of(&ModelSettings {
+        device: args.device.clone().unwrap_or_else(|| own.device.clone()),
+        dtype: args.dtype.clone().unwrap_or_else(|| own.dtype.clone()),
+        ..own.clone()
+    })?;
 
     let mut bars = Bars::new(args.quiet);
     let mut editor = Editor::load(&model, &compute, |part| bars.loading(part))?;
@@ -164,34 +162,25 @@ pub(super) fn run(args: &EditArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn params(args: &EditArgs, style: Option<&Style>, defaults: Defaults) -> EditParams {
-    let prompt = match (style, &args.prompt) {
-        (Some(style), Some(prompt)) => format!("{}. {prompt}", style.prompt),
-        (Some(style), None) => style.prompt.clone(),
-        (None, prompt) => prompt.clone().unwrap_or_default(),
-    };
-    EditParams {
-        prompt: Prompt::new(prompt),
-        negative_prompt: args.negative_prompt.clone().map(Prompt::new),
-        true_cfg_scale: args.true_cfg_scale.unwrap_or(1.0),
-        guidance_scale: args.guidance_scale.unwrap_or(defaults.guidance_scale),
-        num_inference_steps: args.steps.unwrap_or(defaults.num_inference_steps),
-        seed: args.seed.unwrap_or_else(random_seed),
-        size: args.width.zip(args.height).map(|(w, h)| Size::new(w, h)),
-        aspect_ratio: args.aspect_ratio,
-        max_sequence_length: args.max_sequence_length.unwrap_or(defaults.max_sequence_length),
-        reference_method: args.reference_method,
-        exact_size: args.exact_size,
-    }
-}
-
-/// Any of the 2^32 seeds, by the randomness that the standard library seeds its maps with.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) & 0xffff_ffff
-}
-
 impl EditArgs {
+    fn draft(&self) -> Draft {
+        Draft {
+            prompt: self.prompt.clone().map(Prompt::new),
+            style: self.style.clone(),
+            negative_prompt: self.negative_prompt.clone().map(Prompt::new),
+            true_cfg_scale: self.true_cfg_scale,
+            guidance_scale: self.guidance_scale,
+            num_inference_steps: self.steps,
+            seed: self.seed,
+            width: self.width,
+            height: self.height,
+            aspect_ratio: self.aspect_ratio,
+            max_sequence_length: self.max_sequence_length,
+            reference_method: Some(self.reference_method),
+            exact_size: self.exact_size,
+        }
+    }
+
     /// The format that was named, else that of the output's extension, else PNG.
     fn output_format(&self) -> Result<OutputFormat, ParamError> {
         if let Some(format) = self.format {

@@ -4,27 +4,37 @@
 mod edit;
 mod files;
 mod progress;
+mod repair;
+mod serve;
 
 use crate::{
-    app::{AppError, EngineError, ImagingError, start_log},
-    config::ConfigError,
+    app::{AppError, DraftError, EngineError, ImagingError, start_log},
+    config::{ConfigError, Settings},
     domain::ParamError,
 };
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 /// A private FLUX.1-Kontext image-editing server.
 #[derive(Debug, Parser)]
 #[command(name = "darkroom", version, about, max_term_width = 100)]
 struct Cli {
+    /// The settings. [default: config.toml in this folder, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the API and its pages to clients of this machine. What runs if no command is given.
+    Serve,
     /// Edit a picture: say what to change, keep the result.
     Edit(Box<edit::EditArgs>),
+    /// Make a store readable again whose database is damaged. Stop the server first.
+    Repair,
 }
 
 /// Why a command failed: one line for the person who typed it.
@@ -36,6 +46,8 @@ enum CliError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Param(#[from] ParamError),
+    #[error(transparent)]
+    Draft(#[from] DraftError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("cannot read {name}: {source}")]
@@ -52,9 +64,13 @@ enum CliError {
 #[must_use]
 pub fn main() -> ExitCode {
     start_log();
-    let result = match Cli::parse().command {
-        Command::Edit(args) => edit::run(&args),
-    };
+    let Cli { config, command } = Cli::parse();
+    let settings = Settings::load(config.as_deref(), variables()).map_err(CliError::from);
+    let result = settings.and_then(|settings| match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(&settings),
+        Command::Edit(args) => edit::run(&args, &settings),
+        Command::Repair => repair::run(&settings),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,4 +78,10 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The environment; a variable that is no text is none of ours.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration file.
+//! What can be wrong with a configuration file, or with a variable that stands for one.
 
 use std::path::PathBuf;
 
-/// Why a configuration file could not be used.
+/// Why a configuration could not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -19,6 +19,14 @@ pub enum ConfigError {
     Value {
         /// The file.
         path: PathBuf,
+        /// Key, value and what is allowed.
+        reason: String,
+    },
+    /// A setting cannot be used.
+    #[error("{place}: {reason}")]
+    Setting {
+        /// The file and its line, or the variable of the environment.
+        place: String,
         /// Key, value and what is allowed.
         reason: String,
     },

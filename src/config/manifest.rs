@@ -184,6 +184,12 @@ impl Manifest {
 }
 
 impl Components {
+    /// The folders of all parts, relative to the model's.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        self.each().map(|(_, component, _)| component.path.as_path()).to_vec()
+    }
+
     /// Each part with its name and the layout that it must have.
     fn each(&self) -> [(&'static str, &Component, &'static str); 7] {
         [

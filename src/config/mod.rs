@@ -1,13 +1,18 @@
-//! What files of the operator say, typed and checked: model manifests and style presets.
+//! What the operator says, typed and checked: settings, model manifests and style presets.
 //!
 //! Reading happens here and nowhere else; whoever uses a value can rely on its range.
 
 mod error;
 mod manifest;
+mod settings;
 mod styles;
 
 pub use error::ConfigError;
 pub use manifest::{Component, Components, Defaults, Manifest, Preview, ReferenceSize, Sizing};
+pub use settings::{
+    Blobs, JobSettings, LimitSettings, ModelSettings, OutboundSettings, SchedulerSettings,
+    ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings, units,
+};
 pub use styles::{Style, Styles};
 
 use serde::de::DeserializeOwned;
@@ -17,22 +22,31 @@ use std::path::Path;
 const MAX_FILE: u64 = 1 << 20;
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    parse(path, &read_text(path)?)
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
     let io = |source| ConfigError::Io { path: path.to_owned(), source };
     let size = std::fs::metadata(path).map_err(io)?.len();
     if size > MAX_FILE {
         let reason = format!("it has {size} bytes, at most {MAX_FILE} are read");
         return Err(ConfigError::Value { path: path.to_owned(), reason });
     }
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    parse(path, &text)
+    std::fs::read_to_string(path).map_err(io)
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-        let line = line.map(|n| format!("line {n}: ")).unwrap_or_default();
-        // One line: the crate's own text draws the place below it.
-        let reason = format!("{line}{}", error.message().replace('\n', ", "));
-        ConfigError::Value { path: path.to_owned(), reason }
-    })
+    toml::from_str(text).map_err(|error| syntax(path, text, &error))
+}
+
+/// What the TOML parser refuses, on one line: the crate's own text draws the place below it.
+fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let line = error.span().map(|span| format!("line {}: ", line_of(text, span.start)));
+    let reason = format!("{}{}", line.unwrap_or_default(), error.message().replace('\n', ", "));
+    ConfigError::Value { path: path.to_owned(), reason }
+}
+
+/// The line of an offset, counted from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }

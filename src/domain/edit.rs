@@ -2,6 +2,7 @@
 
 use super::Size;
 use std::str::FromStr;
+use zeroize::Zeroizing;
 
 /// The longest prompt, in characters.
 const MAX_PROMPT: usize = 32_000;
@@ -32,15 +33,16 @@ impl ParamError {
     }
 }
 
-/// A prompt. Private: it has no `Display`, and its `Debug` shows a length only.
+/// A prompt. Private: it has no `Display`, its `Debug` shows a length only, and it is zeroed when it
+/// is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Prompt(String);
+pub struct Prompt(Zeroizing<String>);
 
 impl Prompt {
     /// Wraps a text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text, for the tokenizer alone.

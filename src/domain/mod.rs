@@ -3,9 +3,11 @@
 mod edit;
 mod id;
 mod pixels;
+mod secret;
 mod size;
 
 pub use edit::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod};
 pub use id::{ObjectId, OwnerId, ParseIdError};
 pub use pixels::Pixels;
+pub use secret::SecretBytes;
 pub use size::Size;

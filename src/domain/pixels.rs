@@ -1,6 +1,8 @@
 //! A picture in memory: 8-bit RGB, row by row, with no metadata.
 
-/// An 8-bit RGB picture.
+use zeroize::Zeroizing;
+
+/// An 8-bit RGB picture, zeroed when it is dropped.
 ///
 /// `rgb` holds `width * height * 3` bytes, rows from the top, pixels from the left. No alpha, no
 /// colour profile, no metadata: what an input carried of those is applied or dropped at decoding.
@@ -8,7 +10,7 @@
 pub struct Pixels {
     width: u32,
     height: u32,
-    rgb: Vec<u8>,
+    rgb: Zeroizing<Vec<u8>>,
 }
 
 impl Pixels {
@@ -16,6 +18,7 @@ impl Pixels {
     #[must_use]
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Option<Self> {
         let bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
+        let rgb = Zeroizing::new(rgb);
         (bytes > 0 && rgb.len() == bytes).then_some(Self { width, height, rgb })
     }
 

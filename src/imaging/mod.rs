@@ -9,7 +9,7 @@ mod error;
 mod format;
 mod resize;
 
-pub use decode::{Limits, decode};
+pub use decode::{Limits, Probe, decode, probe};
 pub use encode::encode;
 pub use error::ImagingError;
 pub use format::OutputFormat;

@@ -20,6 +20,8 @@ mod shared;
 mod stats;
 mod worker;
 
+// What a request is made of and weighed by: whoever submits names the engine through here.
+pub use crate::engine::{Cost, Job, JobShape, Progress};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use handle::{JobHandle, Request, Scheduler, SubmitError};
 pub use host::{BuildError, Factory, StartError};

@@ -54,6 +54,20 @@ pub enum Priority {
     Batch,
 }
 
+impl Priority {
+    /// Every priority.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Batch];
+
+    /// Its name in requests and records.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+}
+
 /// A job in the queue.
 #[derive(Clone, Debug)]
 pub struct Waiting {

@@ -153,6 +153,13 @@ pub struct Head {
     pub stored: u64,
 }
 
+impl Head {
+    /// Its place in a list: a page that begins behind it.
+    pub const fn cursor(&self) -> Cursor {
+        Cursor { created: self.created, id: self.id }
+    }
+}
+
 /// An entry to write.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {

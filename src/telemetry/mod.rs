@@ -1,7 +1,12 @@
 //! Where events go: to standard error, as much of them as `DARKROOM_LOG` asks for.
 //!
 //! Events carry sizes, counts and times. No prompt, no file name of a picture and no pixel is ever
-//! in one: the types that hold those have no way to print them.
+//! in one: the types that hold those have no way to print them. Metrics, which [`Exposition`] writes,
+//! are held to the same.
+
+mod metrics;
+
+pub use metrics::{Exposition, Kind};
 
 use tracing_subscriber::EnvFilter;
 

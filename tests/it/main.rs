@@ -3,7 +3,9 @@
 
 mod batching;
 mod cli;
+mod edge;
 mod edits;
+mod http;
 mod imaging;
 mod licences;
 mod loading;
@@ -12,7 +14,10 @@ mod parity;
 mod scheduler;
 mod scheduler_model;
 mod seeds;
+mod service_model;
+mod settings;
 mod sizes;
 mod store;
 mod support;
 mod tidy;
+mod ui;

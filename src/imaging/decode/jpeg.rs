@@ -9,7 +9,10 @@
 //! marker are rewritten to say so.
 
 use super::{Limits, Raster, orientation};
-use crate::imaging::{ImagingError, OutputFormat};
+use crate::{
+    domain::Size,
+    imaging::{ImagingError, OutputFormat},
+};
 use image::metadata::Orientation;
 use zune_jpeg::{
     JpegDecoder,
@@ -21,7 +24,7 @@ use zune_jpeg::{
 const MAX_SCANS: usize = 64;
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientation), ImagingError> {
-    let mut walker = Walker { bytes, at: 2, file: vec![0xff, 0xd8], exif: None, jfif: false };
+    let mut walker = Walker::new(bytes);
     let frame = walker.walk(limits)?;
     let (space, channels) =
         if frame.ids.len() == 1 { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
@@ -38,6 +41,15 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientati
     let (width, height) = (frame.width.into(), frame.height.into());
     let raster = Raster { width, height, channels, bytes: pixels };
     Ok((raster, orientation(walker.exif)))
+}
+
+pub(super) fn probe<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(Size, Option<&'a [u8]>), ImagingError> {
+    let mut walker = Walker::new(bytes);
+    let frame = walker.walk(limits)?;
+    Ok((Size::new(frame.width.into(), frame.height.into()), walker.exif))
 }
 
 /// What the frame header says.
@@ -58,6 +70,10 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 2, file: vec![0xff, 0xd8], exif: None, jfif: false }
+    }
+
     fn walk(&mut self, limits: &Limits) -> Result<Frame, ImagingError> {
         let mut frame = None;
         let mut adobe = None;

@@ -19,7 +19,7 @@ mod png;
 mod webp;
 
 use super::{ImagingError, OutputFormat};
-use crate::domain::Pixels;
+use crate::domain::{Pixels, Size};
 use image::{DynamicImage, RgbImage, metadata::Orientation};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -70,6 +70,32 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Pixels, ImagingError> {
         Err(ImagingError::Corrupt { format, reason: "the decoder gave up".to_owned() })
     })?;
     Ok(turn(raster.width, raster.height, raster.flatten(), orientation))
+}
+
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Its format.
+    pub format: OutputFormat,
+    /// The size of its picture, upright.
+    pub size: Size,
+}
+
+/// Reads what [`decode`] will give, and checks all that can be checked without decoding: the format,
+/// the limits, and that the file does not end too early.
+///
+/// # Errors
+/// As [`decode`].
+pub fn probe(bytes: &[u8], limits: &Limits) -> Result<Probe, ImagingError> {
+    let format = sniff(bytes)?;
+    let (size, exif) = match format {
+        OutputFormat::Png => png::probe(bytes, limits)?,
+        OutputFormat::Jpeg => jpeg::probe(bytes, limits)?,
+        OutputFormat::Webp => webp::probe(bytes, limits)?,
+    };
+    let turned = orientation(exif).to_exif() >= Orientation::Rotate90FlipH.to_exif();
+    let size = if turned { Size::new(size.height, size.width) } else { size };
+    Ok(Probe { format, size })
 }
 
 /// Decoded bytes, `channels` of 8 bits a pixel: grey, grey and alpha, RGB, or RGBA.

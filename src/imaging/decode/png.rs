@@ -4,7 +4,10 @@
 //! the animation). The decoder verifies the checksum of every chunk that it is given.
 
 use super::{Limits, Raster, orientation};
-use crate::imaging::{ImagingError, OutputFormat};
+use crate::{
+    domain::Size,
+    imaging::{ImagingError, OutputFormat},
+};
 use image::metadata::Orientation;
 use std::io::Cursor;
 
@@ -29,8 +32,17 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientati
     Ok((raster, orientation(essence.exif)))
 }
 
+pub(super) fn probe<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(Size, Option<&'a [u8]>), ImagingError> {
+    let essence = walk(bytes, limits)?;
+    Ok((essence.size, essence.exif))
+}
+
 /// What of a file matters.
 struct Essence<'a> {
+    size: Size,
     file: Vec<u8>,
     exif: Option<&'a [u8]>,
 }
@@ -44,7 +56,7 @@ fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingErro
     };
     let mut file = SIGNATURE.to_vec();
     let mut exif = None;
-    let mut first = true;
+    let mut header = None;
     loop {
         let (head, body) = rest.split_first_chunk::<8>().ok_or_else(truncated)?;
         let [a, b, c, d, kind @ ..] = *head;
@@ -52,11 +64,12 @@ fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingErro
         let data = body.get(..length).ok_or_else(truncated)?;
         let with_checksum = length.checked_add(4).and_then(|end| body.get(..end));
         let end = with_checksum.ok_or_else(truncated)?.len();
-        if first {
+        if header.is_none() {
             let size = data.first_chunk::<8>().filter(|_| &kind == b"IHDR");
             let [w, x, y, z, height @ ..] = *size.ok_or_else(|| corrupt("it has no header"))?;
-            limits.check(u32::from_be_bytes([w, x, y, z]), u32::from_be_bytes(height))?;
-            first = false;
+            let (width, height) = (u32::from_be_bytes([w, x, y, z]), u32::from_be_bytes(height));
+            limits.check(width, height)?;
+            header = Some(Size::new(width, height));
         }
         match &kind {
             b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND" => {
@@ -66,8 +79,10 @@ fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingErro
             b"eXIf" => exif = exif.or(Some(data)),
             _ => {}
         }
-        if &kind == b"IEND" {
-            return Ok(Essence { file, exif });
+        if &kind == b"IEND"
+            && let Some(size) = header
+        {
+            return Ok(Essence { size, file, exif });
         }
         rest = &body[end..];
     }

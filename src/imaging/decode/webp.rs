@@ -4,7 +4,10 @@
 //! must agree with the file's, since the decoder allocates by the former.
 
 use super::{Limits, Raster, orientation};
-use crate::imaging::{ImagingError, OutputFormat};
+use crate::{
+    domain::Size,
+    imaging::{ImagingError, OutputFormat},
+};
 use image::{ImageDecoder, codecs::webp::WebPDecoder, metadata::Orientation};
 use std::io::Cursor;
 
@@ -22,6 +25,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientati
     let whole = (frame.width, frame.height) == (essence.width, essence.height);
     let raster = if whole { raster } else { essence.lay_on_canvas(raster) };
     Ok((raster, orientation(essence.exif)))
+}
+
+pub(super) fn probe<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+) -> Result<(Size, Option<&'a [u8]>), ImagingError> {
+    let essence = walk(bytes, limits)?;
+    Ok((Size::new(essence.width, essence.height), essence.exif))
 }
 
 /// What of a file matters.

@@ -1,0 +1,243 @@
+//! `darkroom serve`: puts the parts together in the order in which they need each other, and takes
+//! them apart in the reverse.
+//!
+//! Up: the process is hardened, the store is opened and repaired, the model is loaded on the
+//! engine's thread, the service starts, and only then is the address open. Down, at SIGTERM or
+//! SIGINT: no more jobs, those that run end within `server.drain`, what they made is stored, the
+//! rest is marked as interrupted, connections are closed, the store is closed. A second signal ends
+//! the process at once, and loses nothing that was acknowledged.
+
+use super::{AppError, Catalog, Compute, ModelEntry, process};
+use crate::{
+    config::{Blobs, Settings, TlsMode},
+    http::{self, Fingerprint, Refused, Server, ServerOptions, Tls},
+    imaging,
+    pipeline::Pipeline,
+    scheduler::{self, BuildError, Limits, Scheduler, SystemClock},
+    service::{ModelName, Options, Parts, Service},
+    store::{self, BlobMode, SledStore, SweepReport},
+};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long connections may take to end once all jobs have.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Bytes that jobs may take on a GPU where nobody says how many.
+const GPU_MEMORY: u64 = 8 << 30;
+/// Ended jobs that the scheduler itself remembers; the service remembers its own.
+const REMEMBERED: usize = 64;
+
+/// What a person who started the server is told.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// A part of the model is being loaded.
+    Loading(&'a str),
+    /// Requests are answered from now on.
+    Ready(&'a Report),
+    /// A signal came: so many jobs run, and have this long to end.
+    Stopping {
+        /// Jobs that run.
+        running: usize,
+        /// How long they have.
+        within: Duration,
+    },
+}
+
+/// How the server stands at its start.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it listens, as a person types it into a browser.
+    pub url: String,
+    /// The fingerprint of its certificate, if it has one.
+    pub fingerprint: Option<Fingerprint>,
+    /// The model.
+    pub model: ModelName,
+    /// What computes, and in which precision.
+    pub compute: String,
+    /// Bytes that the process has with its model loaded, where the system tells.
+    pub resident: Option<u64>,
+    /// Bytes that all jobs together may take.
+    pub jobs: u64,
+    /// Bytes that all inputs together may take.
+    pub inputs: u64,
+    /// Where results are stored.
+    pub store: PathBuf,
+    /// How the store seals what it holds.
+    pub sealer: &'static str,
+    /// What opening the store found and did.
+    pub sweep: SweepReport,
+    /// Swap to which memory may be written in the clear.
+    pub swap: Vec<String>,
+}
+
+/// Runs the server until a signal ends it.
+///
+/// # Errors
+/// [`AppError`] where a part cannot be had; then nothing was left running.
+pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<(), AppError> {
+    process::harden();
+    let catalog = Catalog::find()?;
+    let model = ModelEntry::find(&settings.model.name)?;
+    let styles = catalog.styles()?;
+    let compute = Compute::of(&settings.model)?;
+    let (store, sweep) = SledStore::open(store_options(settings))?;
+    let memory = settings.scheduler.memory.unwrap_or_else(|| memory(&model, &compute));
+    tell(Notice::Loading(&model.name));
+    let scheduler = scheduler(settings, &model, &compute, memory)?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(AppError::Runtime)?;
+    let running = runtime.block_on(async {
+        let sealer = store::Store::sealer(&store);
+        let name = ModelName { name: model.name.clone(), version: model.version()? };
+        let parts = Parts {
+            scheduler: scheduler.clone(),
+            store: Arc::new(store),
+            model: name.clone(),
+            defaults: model.manifest.defaults,
+            styles,
+            options: options(settings),
+        };
+        let service = Service::start(parts)?;
+        let models = catalog.models(&model, &name, &compute).into();
+        let app = http::App { service: service.clone(), models };
+        // Before the address is open: whoever stops the server then must be heard.
+        let mut stop = Stop::listen()?;
+        let server = Server::start(http::router(app), &server_options(settings, &service)).await?;
+        tell(Notice::Ready(&Report {
+            url: url(server.address(), settings.server.tls.mode),
+            fingerprint: server.fingerprint(),
+            model: name,
+            compute: compute.to_string(),
+            resident: process::resident(),
+            jobs: memory,
+            inputs: settings.limits.input_memory,
+            store: settings.store.path.clone(),
+            sealer,
+            sweep,
+            swap: process::open_swap(),
+        }));
+        stop.signal().await;
+        let within = settings.server.drain;
+        tell(Notice::Stopping { running: service.counts().scheduler.running, within });
+        let end = async {
+            service.drain(within).await;
+            server.stop(LAST_ANSWERS);
+            server.ended().await
+        };
+        tokio::select! {
+            ended = end => ended.map_err(AppError::Runtime),
+            () = stop.signal() => Ok(()),
+        }
+    });
+    // What still runs on its threads is a request that was cut.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    running
+}
+
+/// The signals that end a server.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, AppError> {
+        let on = |kind| signal(kind).map_err(AppError::Runtime);
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn scheduler(
+    settings: &Settings,
+    model: &ModelEntry,
+    compute: &Compute,
+    memory: u64,
+) -> Result<Scheduler, AppError> {
+    let of = &settings.scheduler;
+    let limits = Limits {
+        jobs: of.jobs,
+        jobs_per_user: of.jobs_per_user,
+        tokens: of.tokens,
+        memory,
+        waiting: of.queue,
+        patience: of.patience,
+        remembered: REMEMBERED,
+    };
+    let (folder, manifest) = (model.folder.clone(), model.manifest.clone());
+    let target = compute.target.clone();
+    let factory = Box::new(move || {
+        let pipeline = Pipeline::load(&folder, &manifest, &target, |_| {});
+        let pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+        Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
+    });
+    Ok(scheduler::spawn(factory, limits, Arc::new(SystemClock::start()))?)
+}
+
+/// Bytes that jobs may take where nobody says how many: on a CPU half of what is free besides the
+/// model, so that the machine goes on as before.
+fn memory(model: &ModelEntry, compute: &Compute) -> u64 {
+    if !compute.is_cpu() {
+        return GPU_MEMORY;
+    }
+    let free = process::available().unwrap_or(GPU_MEMORY).saturating_sub(model.bytes());
+    (free / 2).max(64 << 20)
+}
+
+/// How the settings open the store.
+pub(super) fn store_options(settings: &Settings) -> store::Options {
+    let blobs = match settings.store.blobs {
+        Blobs::Files => BlobMode::Files,
+        Blobs::Sled => BlobMode::Sled,
+    };
+    store::Options { blobs, ..store::Options::new(&settings.store.path) }
+}
+
+fn options(settings: &Settings) -> Options {
+    let limits = &settings.limits;
+    Options {
+        keep: settings.jobs.keep,
+        ephemeral: settings.jobs.ephemeral,
+        input_memory: limits.input_memory,
+        decode: imaging::Limits { max_pixels: limits.max_pixels, max_side: limits.max_side },
+        images: limits.images,
+    }
+}
+
+fn server_options(settings: &Settings, service: &Service) -> ServerOptions {
+    let counts = service.clone();
+    let refused = Refused(Arc::new(move |code| counts.count_refusal(code.name())));
+    let server = &settings.server;
+    let tls = match server.tls.mode {
+        TlsMode::Off => Tls::Off,
+        TlsMode::SelfSigned => Tls::SelfSigned { folder: settings.store.path.join("tls") },
+        TlsMode::Files => {
+            Tls::Files { certificate: server.tls.certificate.clone(), key: server.tls.key.clone() }
+        }
+    };
+    ServerOptions {
+        bind: server.bind,
+        max_body: server.max_body,
+        max_connections: server.max_connections,
+        header_timeout: server.header_timeout,
+        idle_timeout: server.idle_timeout,
+        hosts: server.hosts.clone(),
+        tls,
+        refused,
+    }
+}
+
+fn url(address: SocketAddr, tls: TlsMode) -> String {
+    let scheme = if tls == TlsMode::Off { "http" } else { "https" };
+    format!("{scheme}://{address}")
+}
