@@ -58,8 +58,8 @@ struct EditFields {
     /// Height of the image in pixels.
     #[schema(minimum = 16, maximum = 4096)]
     height: Option<u32>,
-    /// Width to height, from 1:8 to 8:1, where no size is given. Default: that of the first picture.
-    #[schema(example = "3:2")]
+    /// Width to height, as in `3:2`, from 1:8 to 8:1, where no size is given. Default: that of the
+    /// first picture.
     aspect_ratio: Option<String>,
     /// Tokens of the prompt that the model reads at most. Default: the model's.
     #[schema(minimum = 1, maximum = 512)]
@@ -67,8 +67,7 @@ struct EditFields {
     /// Where several pictures stand for the model: side by side (`offset`, which is the default and
     /// what the released Kontext understands), or each at an index of its own (`index`).
     reference_method: Option<String>,
-    /// The name of a style of `/api/styles`, whose prompt stands before the own one.
-    #[schema(example = "sepia")]
+    /// The name of a style of `/api/styles`, as `sepia`, whose prompt stands before the own one.
     style: Option<String>,
     /// The name of the model that must run. Default: whichever runs.
     model: Option<String>,

@@ -128,8 +128,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
         for check in checks:
             check(browser, base)
-            print(f"ok  {check.__name__.replace('_', ' ')}")
+            print(f"ok      {check.__name__}")
         browser.close()
+    print(f"{len(checks)} passed, 0 failed")
 
 
 if __name__ == "__main__":

@@ -32,14 +32,18 @@ export function el(what, attributes, ...children) {
 export const inline = (text) => text.split('`').map((part, i) => (i % 2 ? el('code', null, part) : part));
 
 /**
- * Descriptions: paragraphs, lists of lines that begin with `- `, and code.
+ * Descriptions: paragraphs, headings that begin with `## `, lists of lines that begin with `- ` or
+ * with a number, and code.
  *
  * @param {string | undefined} text
  */
 export function prose(text) {
-  const blocks = (text ?? '').split(/\n\s*\n|\n(?=- )/).map((block) => block.trim()).filter(Boolean);
-  return blocks.map((block) =>
-    block.startsWith('- ') ? el('p.item', null, ...inline(block.slice(2))) : el('p', null, ...inline(block)));
+  const blocks = (text ?? '').split(/\n\s*\n|\n(?=- |\d+\. )/).map((block) => block.trim()).filter(Boolean);
+  return blocks.map((block) => {
+    if (block.startsWith('## ')) return el('h2.within', null, block.slice(3));
+    if (block.startsWith('- ')) return el('p.item', null, ...inline(block.slice(2)));
+    return el('p', null, ...inline(block));
+  });
 }
 
 /** A path or the name of a field, which may break after its slashes and dots. @param {string} path */

@@ -176,14 +176,15 @@ function wire(op, controls) {
   const query = new URLSearchParams();
   /** @type {Wire} */
   const made = { method: op.method.toUpperCase(), path: op.path, headers: [] };
-  for (const { where, name, file, required, read } of controls) {
+  for (const { where, name, file, read } of controls) {
     const texts = read().map((value) => (typeof value === 'string' ? value : 'photo.jpg'));
     if (where === 'path') made.path = made.path.replace(`{${name}}`, encodeURIComponent(texts[0] ?? name.toUpperCase()));
     if (where === 'query') texts.forEach((text) => query.append(name, text));
     if (where === 'header') made.headers.push(...texts.map((text) => /** @type {[string, string]} */ ([name, text])));
     if (where === 'json') made.json = texts[0] ?? '';
     if (where === 'part') {
-      const shown = file && required && !texts.length ? ['photo.jpg'] : texts;
+      // A picture is what a form is for, even where the document does not insist.
+      const shown = file && !texts.length ? ['photo.jpg'] : texts;
       made.parts = [...(made.parts ?? []), ...shown.map((value) => ({ name, value, file }))];
     }
   }
