@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The figures of the server, as the tables of RESULTS.md: kontext-tiny, a server of its own for each table.
 
-    cargo build --release && python3 benches/serve.py            all tables, some twenty minutes
+    cargo build --release && python3 benches/serve.py            all tables, some fifteen minutes
     python3 benches/serve.py overhead cancel                     these tables
     python3 benches/serve.py --rounds 1 throughput               with another number of rounds than the table's own
 
@@ -47,7 +47,7 @@ BOUNDARY = "darkroom-bench"
 
 
 class Server:
-    """A server with a new store, on a port of its own; `settings` as in DARKROOM__SCHEDULER__JOBS=1, without DARKROOM__."""
+    """A server with a new store on a port of its own; SCHEDULER__JOBS=1 stands for DARKROOM__SCHEDULER__JOBS=1."""
 
     def __init__(self, **settings):
         self.settings = dict(SERVER__BIND="127.0.0.1:0", SERVER__DRAIN="0s") | settings
@@ -184,17 +184,20 @@ def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width, height, damage=None, data=None):
-    """A coloured noise that no two rows have alike; `damage` is where its compressed bytes are spoilt, from 0 to 1."""
+def png(width, height, data=None):
+    """A coloured noise that no two rows have alike, or a file of that size with other compressed bytes."""
     if data is None:
         row = random.Random(1).randbytes(3 * width)
         rows = b"".join(b"\0" + row[at:] + row[:at] for at in (3 * (y % width) for y in range(height)))
-        data = bytearray(zlib.compress(rows, 1))
-        if damage is not None:
-            at = int(damage * (len(data) - 9))
-            data[at:at + 8] = bytes(byte ^ 0xFF for byte in data[at:at + 8])
+        data = zlib.compress(rows, 1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bytes(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def damaged(picture):
+    """The file with one byte of its middle changed."""
+    at = len(picture) // 2
+    return picture[:at] + bytes([picture[at] ^ 0xFF]) + picture[at + 1:]
 
 
 def middle(rows, key):
@@ -206,13 +209,11 @@ def part(values, share):
     return sorted(values)[max(0, -(-len(values) * share // 100) - 1)]
 
 
-def table(caption, head, rows):
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout
-    load = " ".join(f"{load:.1f}" for load in os.getloadavg())
-    print(f"\n{caption} {datetime.date.today()}, commit {commit.strip()}; load at the end {load}.\n")
-    for row in [head, ["---"] * len(head), *rows]:
-        print("| " + " | ".join(row) + " |")
-    print(flush=True)
+def others():
+    """Seconds of processor time so far that other programs have had."""
+    user, nice, system, _, _, *rest = map(int, pathlib.Path("/proc/stat").read_text().split()[1:9])
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - sum(of.ru_utime + of.ru_stime for of in own)
 
 
 def seconds(text):
@@ -268,10 +269,11 @@ def overhead(rounds):
         of = [f"{middle(edits, key):.1f}" for key in ("engine", "taking", "between", "saving", "fetching", "rest")]
         rows.append([name, f"{middle(edits, 'all'):.0f}", *of, f"{0.02 * middle(edits, 'engine') + 20:.0f}"])
     first, later = (middle(kinds[name], "all") - bare for name in list(kinds)[:2])
-    table(f"One edit, 256x256, 20 steps, milliseconds, medians of {rounds} in turns, each round with a new process of "
-          f"either kind; the first edit of a server takes {first:+.0f} ms against the command, a later one {later:+.0f}.",
-          ["", "all", "of that engine", "until it begins: upload, decoding, record", "between its work",
-           "PNG and store", "fetching", "all but engine", "allowed: 2 % and 20 ms"], rows)
+    yield (f"One edit, 256x256, 20 steps, milliseconds, medians of {rounds} in turns, each round with a new process of "
+           f"either kind; against the command the first edit of a server takes {first:+.0f} ms, a later one "
+           f"{later:+.0f} ms.",
+           ["", "all", "of that engine", "until it begins: upload, decoding, record", "between its work",
+            "PNG and store", "fetching", "all but engine", "allowed: 2 % and 20 ms"], rows)
 
 
 def hang(server, job):
@@ -319,15 +321,15 @@ def idle(_):
         gone = server.memory()
         assert server.job(waiting)["state"] == "queued", "the job before it must last longer"
         server.cancel(long)
-    table(f"A server with nothing to do: percent of one processor for {IDLE_SECONDS} s.",
-          ["never had a job", "has had one"], [[f"{fresh:.2f}", f"{rested:.2f}"]])
-    table(f"{LISTENERS} clients that listen to one waiting job, previews=false, while another runs: memory of the "
-          f"process in MB, and percent of one processor that the threads of the server (not the engine's) use for "
-          f"{IDLE_SECONDS} s.",
-          ["before", "connected", f"after {IDLE_SECONDS} s", "for the clients", "when they have gone",
-           "processor, with nobody", f"with {LISTENERS}"],
-          [[f"{before:.0f}", f"{connected:.0f}", f"{after:.0f}", f"{max(connected, after) - before:.0f}",
-            f"{gone:.0f}", f"{nobody:.2f}", f"{many:.2f}"]])
+    yield (f"A server with nothing to do: percent of one processor for {IDLE_SECONDS} s.",
+           ["never had a job", "has had one"], [[f"{fresh:.2f}", f"{rested:.2f}"]])
+    yield (f"{LISTENERS} clients that listen to one waiting job, previews=false, while another runs: memory of the "
+           f"process in MB, and percent of one processor that the threads of the server (not the engine's) use for "
+           f"{IDLE_SECONDS} s.",
+           ["before", "connected", f"after {IDLE_SECONDS} s", "for the clients", "when they have gone",
+            "processor, with nobody", f"with {LISTENERS}"],
+           [[f"{before:.0f}", f"{connected:.0f}", f"{after:.0f}", f"{max(connected, after) - before:.0f}",
+             f"{gone:.0f}", f"{nobody:.2f}", f"{many:.2f}"]])
 
 
 def edit(server, photo, number, start, results):
@@ -371,10 +373,10 @@ def throughput(rounds):
         rows.append([name, *[f"{middle(kinds[kind], key):.2f}" for key in keys]])
     ratio = middle(kinds["together"], "rate") / middle(kinds["alone"], "rate")
     sizes = ", ".join(f"{width}x{height}" for width, height in SIZES)
-    table(f"{EDITS} edits of one photograph, 20 steps, in sizes {sizes}: medians of {rounds} rounds in turns; waits and "
-          f"ends in seconds since the first request; at once gives {ratio:.2f} times the edits per second. Each picture "
-          f"had the same bytes in every round.",
-          ["", "edits/s", "mean jobs per step", "wait, p50", "p95", "end, p50", "p95"], rows)
+    yield (f"{EDITS} edits of one photograph, 20 steps, in sizes {sizes}: medians of {rounds} rounds in turns; waits "
+           f"and ends in seconds since the first request; at once gives {ratio:.2f} times the edits per second. Each "
+           f"picture had the same bytes in every round.",
+           ["", "edits/s", "mean jobs per step", "wait, p50", "p95", "end, p50", "p95"], rows)
 
 
 def head(length):
@@ -427,7 +429,7 @@ def half(server):
 
 
 def cases():
-    small, broken, large = png(256, 256), png(256, 256, damage=0.5), png(4000, 3000, damage=1)
+    small, broken = png(256, 256), damaged(png(4000, 3000))
     gif = b"GIF89a" + struct.pack("<HHBBB", 16, 16, 0, 0, 0) + bytes(64)
     huge = png(30000, 30000, data=zlib.compress(bytes(1000)))
     return {
@@ -436,8 +438,8 @@ def cases():
         "too much memory, 1024x1024": (422, "too_much_memory", lambda: whole(width=1024, height=1024)),
         "GIF": (415, "unsupported_image", lambda: whole(gif)),
         "PNG that is cut off": (422, "broken_image", lambda: whole(small[:len(small) // 2])),
-        "PNG with damaged pixels": (422, "broken_image", lambda: whole(broken)),
-        "PNG of 4000x3000, damaged at its end": (422, "broken_image", lambda: whole(large)),
+        "PNG with damaged pixels": (422, "broken_image", lambda: whole(damaged(small))),
+        "PNG of 4000x3000 with damaged pixels": (422, "broken_image", lambda: whole(broken)),
         "PNG of 30000x30000 by its head": (422, "image_too_large", lambda: whole(huge)),
         "a field out of range": (422, "invalid_parameter", lambda: whole(num_inference_steps=0)),
     }
@@ -454,7 +456,9 @@ def refusals(rounds):
     full = {"queue full, with Retry-After": (429, "queue_full", lambda: [head(100_000)])}
     with Server(SCHEDULER__JOBS=1, SCHEDULER__QUEUE=2, SCHEDULER__MEMORY="64MiB") as server:
         idle, halves = measure(server, rounds, every), [half(server)]
-        running = server.submit(num_inference_steps=1000, width=512, height=512)
+        # Many tokens take long and little memory.
+        running = server.submit(PHOTO.read_bytes(), num_inference_steps=1000, max_sequence_length=512, true_cfg_scale=2,
+                                negative_prompt="a photograph", **SIDES)
         Listener(server, running).wait("step")
         busy = measure(server, rounds, every)
         halves.append(half(server))
@@ -467,14 +471,14 @@ def refusals(rounds):
         times = [f"{show(of[name]):.1f}" if name in of else "" for of in (idle, busy)
                  for show in (statistics.median, max)]
         rows.append([name, f"{status} `{code}`", *times])
-    table(f"Refusals: milliseconds from the last byte that is needed to the whole answer, {rounds} of each, with an idle "
-          f"device and with one that is busy. A head that does not end is closed after {halves[0]:.2f} s idle, "
-          f"{halves[1]:.2f} s busy.",
-          ["", "answer", "idle, p50", "max", "busy, p50", "max"], rows)
+    yield (f"Refusals: milliseconds from the last byte that is needed to the whole answer, {rounds} of each, with an "
+           f"idle device and with one that is busy. A head that does not end is closed after {halves[0]:.2f} s idle, "
+           f"{halves[1]:.2f} s busy.",
+           ["", "answer", "idle, p50", "max", "busy, p50", "max"], rows)
 
 
 def cancelled(server, hang_up):
-    """Steps after the cancellation was sent, and milliseconds until it was answered, and until the job was over."""
+    """Steps after the cancellation was sent, and milliseconds until it was answered and until the job was over."""
     job = server.submit(num_inference_steps=1000, seed=1, **SIDES)
     watcher = Listener(server, job)
     holder = Listener(server, job, "previews=false&cancel_on_disconnect=true") if hang_up else None
@@ -499,50 +503,50 @@ def cancel(rounds):
     rows = []
     for name, measured in kinds.items():
         counts = collections.Counter(row["steps"] for row in measured)
-        answers, overs = ([row[key] for row in measured] for key in ("answered", "over"))
-        answered = [f"{show(answers):.1f}" if name == "DELETE" else "" for show in (statistics.median, max)]
+        times = [f"{show(row[key] for row in measured):.1f}" for key in ("answered", "over")
+                 for show in (statistics.median, max)]
+        # A client that hangs up is not answered.
+        times[:2] = times[:2] if name == "DELETE" else ["", ""]
         rows.append([name, ", ".join(f"{steps}: {counts[steps]}" for steps in sorted(counts)),
-                     f"{middle(measured, 'step'):.1f}", *answered, f"{statistics.median(overs):.1f}", f"{max(overs):.1f}"])
-    table(f"A running job (256x256) is cancelled, {rounds} times each way: steps whose news came after the cancellation "
-          f"was sent, and milliseconds.",
-          ["by", "steps after: times", "median step", "answer, p50", "max", "`cancelled` event, p50", "max"], rows)
+                     f"{middle(measured, 'step'):.1f}", *times])
+    yield (f"A running job (256x256) is cancelled, {rounds} times each way: steps whose news came after the "
+           f"cancellation was sent, and milliseconds.",
+           ["by", "steps after: times", "median step", "answer, p50", "max", "`cancelled` event, p50", "max"], rows)
 
 
 def stalls(server, large):
-    """Gaps between the steps of one job, in milliseconds: alone, and while another has a large picture encoded, steps
-    with it, and is decoded."""
+    """Steps of one job while another has a large picture encoded, steps once, and is decoded: for each such time, how
+    long they took, and how long each had to wait, in milliseconds."""
     small = Listener(server, job := server.submit(num_inference_steps=1000, **SIDES))
     small.wait("step", 30)
     sent = time.time()
     other = Listener(server, server.submit(large, num_inference_steps=1, width=1024, height=1024))
-    times = [other.wait(name) for name in ("started", "step", "done")]
-    small.wait("step", len(small.all("step")) + 2)
+    times = [0, sent, *(other.wait(name) for name in ("started", "step", "done"))]
+    small.wait("step", len(small.all("step")) + 1)
     server.cancel(job)
-    moments = [moment for moment, _ in small.all("step")]
-    # Of the gap in which both step, the long step is no stall; it is the one that ends with the other's.
-    both = min(moments, key=lambda moment: abs(moment - times[1]))
-    gaps = [(start, end, 1000 * (end - start)) for start, end in zip(moments, moments[1:])]
-    among = lambda since, until: [gap for start, end, gap in gaps if end > since and start < until and end != both]
-    return dict(alone=among(0, sent), taking=among(sent, times[0]), encoding=among(times[0], both),
-                decoding=among(both, times[2]))
+    told = small.all("step")
+    # What lies between two steps besides the later one itself, in which both may have been.
+    waits = [(moment, 1000 * data["seconds"], max(0, 1000 * (moment - before - data["seconds"])))
+             for (before, _), (moment, data) in zip(told, told[1:])]
+    return [[(step, wait) for moment, step, wait in waits if since < moment <= until]
+            for since, until in zip(times, times[1:])]
 
 
 def steps(rounds):
-    rounds, large, measured = rounds or 3, png(4000, 3000), []
+    rounds, large = rounds or 3, png(4000, 3000)
     with Server() as server:
-        for _ in range(rounds):
-            measured.append(stalls(server, large))
+        measured = [stalls(server, large) for _ in range(rounds)]
     rows = []
-    for name, key in (("before it", "alone"), ("it is uploaded and read", "taking"),
-                      ("it is prepared and encoded", "encoding"), ("its result is decoded and stored", "decoding")):
-        gaps = [run[key] for run in measured]
-        every = sorted(sum(gaps, []))
-        rows.append([name, f"{len(every) / rounds:.0f}", f"{statistics.median(every):.1f}",
-                     f"{statistics.median(max(run) for run in gaps):.1f}", f"{every[-1]:.1f}"] if every else
-                    [name, "0", "", "", ""])
-    table(f"Steps of a job of 256x256 while another has a picture of 4000x3000 and a result of 1024x1024, {rounds} rounds: "
-          f"milliseconds from step to step. The one step that both take together is left out.",
-          ["while", "steps, mean", "median gap", "longest, median of rounds", "longest"], rows)
+    for name, runs in zip(("before it", "it is uploaded and read", "it is prepared and encoded, until its one step",
+                           "its result is decoded and stored"), zip(*measured)):
+        own, waits = zip(*sum(runs, [])) if any(runs) else ([0], [0])
+        longest = [max((wait for _, wait in run), default=0) for run in runs]
+        rows.append([name, f"{sum(map(len, runs)) / rounds:.0f}",
+                     *(f"{value:.0f}" for value in (statistics.median(own), statistics.median(waits),
+                                                    statistics.median(longest), max(longest)))])
+    yield (f"Steps of a job of 256x256 while another has a picture of 4000x3000 and a result of 1024x1024, {rounds} "
+           f"rounds, milliseconds. A wait is the time from step to step without the step itself.",
+           ["while", "steps, mean", "median step", "median wait", "longest wait, median of rounds", "longest"], rows)
 
 
 TABLES = dict(overhead=overhead, idle=idle, throughput=throughput, refusals=refusals, cancel=cancel, steps=steps)
@@ -555,8 +559,15 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.tables) - set(TABLES):
         parser.error(f"there is no table {', '.join(unknown)}, expected some of {', '.join(TABLES)}")
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     for name in args.tables or TABLES:
-        TABLES[name](args.rounds)
+        start, before = time.time(), others()
+        for caption, head, rows in TABLES[name](args.rounds):
+            busy = max(0, others() - before) / (time.time() - start)
+            print(f"\n{caption} {datetime.date.today()}, commit {commit.stdout.strip()}; other programs used "
+                  f"{busy:.2f} of {os.cpu_count()} processors.\n")
+            for row in [head, ["---"] * len(head), *rows]:
+                print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,21 @@
 //! [`Pixels`](super::Pixels) and [`Prompt`](super::Prompt) zero themselves, too. What the network
 //! library, the decoders and the device hold meanwhile is theirs and is not zeroed.
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Bytes of a request. They have no `Display`, and their `Debug` shows a length only.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Vec<u8>);
 
 impl SecretBytes {
-    /// None yet, with room for `capacity` of them.
-    #[must_use]
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(capacity)))
-    }
-
     /// Adds bytes. A vector that grows by itself leaves its old bytes behind; this one zeroes them.
     pub fn extend(&mut self, bytes: &[u8]) {
         let needed = self.0.len() + bytes.len();
         if needed > self.0.capacity() {
             let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()));
             larger.extend_from_slice(&self.0);
-            self.0 = Zeroizing::new(larger);
+            // The old ones are zeroed as they are dropped.
+            drop(Self(std::mem::replace(&mut self.0, larger)));
         }
         self.0.extend_from_slice(bytes);
     }
@@ -30,7 +25,14 @@ impl SecretBytes {
 
 impl From<Vec<u8>> for SecretBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(bytes)
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        // Not the room behind them, which was never written: to touch that takes longer than all else.
+        self.0.as_mut_slice().zeroize();
     }
 }
 

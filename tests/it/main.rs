@@ -14,6 +14,7 @@ mod parity;
 mod scheduler;
 mod scheduler_model;
 mod seeds;
+mod serve;
 mod service_model;
 mod settings;
 mod sizes;
