@@ -10,6 +10,12 @@ use zeroize::Zeroize;
 pub struct SecretBytes(Vec<u8>);
 
 impl SecretBytes {
+    /// None yet, with room for `capacity` of them.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
     /// Adds bytes. A vector that grows by itself leaves its old bytes behind; this one zeroes them.
     pub fn extend(&mut self, bytes: &[u8]) {
         let needed = self.0.len() + bytes.len();

@@ -40,7 +40,7 @@ pub(super) async fn read(body: Body, service: &Service) -> Result<Edit, ApiError
     }
     let service = service.clone();
     // A body of many megabytes takes longer than others should wait for.
-    let parsed = tokio::task::spawn_blocking(move || parse(&text, &service)).await;
+    let parsed = tokio::task::spawn_blocking(move || parse(&text.join(), &service)).await;
     parsed.map_err(|_| ServiceError::Broken)?
 }
 

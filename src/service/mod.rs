@@ -33,7 +33,7 @@ pub use draft::{Draft, DraftError};
 pub use error::ServiceError;
 pub use images::{Content, ImagePage, ImageQuery, ImageView, Rendition};
 pub use live::{JobState, JobView};
-pub use memory::Upload;
+pub use memory::{Received, Upload};
 pub use news::{JobEvent, Listen, News, Update};
 pub use record::{Failure, Image, Input, ModelName, Record, Terms};
 pub use submit::{Room, Submitted};

@@ -9,12 +9,12 @@ use super::{
     Draft, JobView, ModelName, Record, ServiceError, Terms, Upload,
     inner::{Inner, blocking},
     live::{End, JobState, Live},
-    memory::Hold,
+    memory::{Hold, Received},
     record::{Failure, Image, Input},
 };
 use crate::{
-    domain::{EditParams, ObjectId, OwnerId, ParamError, Pixels, SecretBytes},
-    imaging::{self, OutputFormat},
+    domain::{EditParams, ObjectId, OwnerId, ParamError, Pixels, SecretBytes, Size},
+    imaging::{self, ImagingError, OutputFormat, Probe},
     scheduler::{Event, Fault, Job, JobHandle, JobShape, Outcome, Place, Request, User, Watcher},
     store::{Change, Claim, Entry, StoreError, Time, random_id},
 };
@@ -45,6 +45,13 @@ struct Accepted {
     holds: Vec<Hold>,
 }
 
+/// A file that has come, and what it says of itself.
+type Picture = (Received, Probe);
+
+fn picture(index: usize, source: ImagingError) -> ServiceError {
+    ServiceError::Picture { number: index + 1, source }
+}
+
 pub(super) fn now() -> Time {
     Time::from(SystemTime::now())
 }
@@ -68,14 +75,16 @@ impl Inner {
         if uploads.len() > limit {
             return Err(ServiceError::TooManyPictures { count: uploads.len(), limit });
         }
-        let (inputs, sizes) = self.probe(&uploads)?;
+        let pictures = self.receive(uploads).await?;
+        let sizes: Vec<Size> = pictures.iter().map(|(_, probe)| probe.size).collect();
+        let inputs = pictures.iter().map(|(file, probe)| Input::new(*probe, file.len())).collect();
         self.scheduler.weigh(&JobShape { params: &params, images: &sizes })?;
         let id = random_id()?;
         let record = Record::new(id, &draft, &params, &terms, &self.model, inputs, now());
         if let Some(known) = self.known(owner, &record, &terms).await? {
             return Ok(known);
         }
-        let (images, mut holds) = self.decode(uploads).await?;
+        let (images, mut holds) = self.decode(pictures).await?;
         let job = Job { params, images };
         if terms.ephemeral {
             holds.push(self.memory.take(result_bytes(&job.params, &sizes))?);
@@ -95,17 +104,15 @@ impl Inner {
         submitted
     }
 
-    fn probe(
-        &self,
-        uploads: &[Upload],
-    ) -> Result<(Vec<Input>, Vec<crate::domain::Size>), ServiceError> {
-        let probes = uploads.iter().enumerate().map(|(index, upload)| {
-            let probe = imaging::probe(upload, &self.options.decode);
-            let probe =
-                probe.map_err(|source| ServiceError::Picture { number: index + 1, source })?;
-            Ok((Input::new(probe, upload.len()), probe.size))
-        });
-        probes.collect()
+    /// Puts uploads together, and reads what their files say of themselves.
+    async fn receive(&self, uploads: Vec<Upload>) -> Result<Vec<Picture>, ServiceError> {
+        let limits = self.options.decode;
+        let read = move |(index, upload): (usize, Upload)| {
+            let file = upload.join();
+            let probe = imaging::probe(&file, &limits).map_err(|source| picture(index, source))?;
+            Ok((file, probe))
+        };
+        blocking(move || uploads.into_iter().enumerate().map(read).collect()).await?
     }
 
     /// The job of an earlier request with the same key.
@@ -143,23 +150,24 @@ impl Inner {
     }
 
     /// Decodes pictures one after another, and drops each file behind it.
-    async fn decode(&self, uploads: Vec<Upload>) -> Result<(Vec<Pixels>, Vec<Hold>), ServiceError> {
-        let (mut pictures, mut holds) = (Vec::new(), Vec::new());
-        for (index, upload) in uploads.into_iter().enumerate() {
-            let limits = self.options.decode;
-            let failed = move |source| ServiceError::Picture { number: index + 1, source };
-            let size = imaging::probe(&upload, &limits).map_err(failed)?.size;
-            let pixels = u64::from(size.width) * u64::from(size.height);
+    async fn decode(
+        &self,
+        pictures: Vec<Picture>,
+    ) -> Result<(Vec<Pixels>, Vec<Hold>), ServiceError> {
+        let (mut decoded, mut holds) = (Vec::new(), Vec::new());
+        for (index, (file, probe)) in pictures.into_iter().enumerate() {
+            let pixels = u64::from(probe.size.width) * u64::from(probe.size.height);
             holds.push(self.memory.take(3 * pixels)?);
             let scratch = self.memory.scratch(pixels).await;
-            let decoded = blocking(move || {
-                let decoded = imaging::decode(&upload, &limits).map_err(failed);
+            let limits = self.options.decode;
+            let work = move || {
+                let decoded = imaging::decode(&file, &limits);
                 drop(scratch);
-                decoded
-            });
-            pictures.push(decoded.await??);
+                decoded.map_err(|source| picture(index, source))
+            };
+            decoded.push(blocking(work).await??);
         }
-        Ok((pictures, holds))
+        Ok((decoded, holds))
     }
 
     /// Makes the submission durable; an earlier one with the same key wins.
@@ -352,7 +360,7 @@ fn check_key(terms: &Terms) -> Result<(), ServiceError> {
 
 /// What an ephemeral result takes until it is fetched, at most: a PNG is hardly larger than its
 /// pixels, and a result without a size of its own is about as large as a megapixel.
-fn result_bytes(params: &EditParams, inputs: &[crate::domain::Size]) -> u64 {
+fn result_bytes(params: &EditParams, inputs: &[Size]) -> u64 {
     let size = params.size.or_else(|| inputs.first().copied().filter(|_| params.exact_size));
     let pixels = size.map_or(1 << 20, |size| u64::from(size.width) * u64::from(size.height));
     3 * pixels + (64 << 10)

@@ -14,6 +14,7 @@ use crate::{
     imaging::{ImagingError, OutputFormat},
 };
 use image::metadata::Orientation;
+use zeroize::Zeroizing;
 use zune_jpeg::{
     JpegDecoder,
     errors::DecodeErrors,
@@ -34,7 +35,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientati
         .set_max_height(frame.height.into())
         .jpeg_set_max_scans(MAX_SCANS + 1)
         .jpeg_set_out_colorspace(space);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&walker.file), options);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&*walker.file), options);
     decoder.decode_headers().map_err(|error| explain(&error))?;
     let mut pixels = vec![0; usize::from(frame.width) * usize::from(frame.height) * channels];
     decoder.decode_into(&mut pixels).map_err(|error| explain(&error))?;
@@ -64,14 +65,16 @@ struct Frame {
 struct Walker<'a> {
     bytes: &'a [u8],
     at: usize,
-    file: Vec<u8>,
+    file: Zeroizing<Vec<u8>>,
     exif: Option<&'a [u8]>,
     jfif: bool,
 }
 
 impl<'a> Walker<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 2, file: vec![0xff, 0xd8], exif: None, jfif: false }
+        let mut file = Zeroizing::new(Vec::with_capacity(bytes.len()));
+        file.extend_from_slice(&[0xff, 0xd8]);
+        Self { bytes, at: 2, file, exif: None, jfif: false }
     }
 
     fn walk(&mut self, limits: &Limits) -> Result<Frame, ImagingError> {

@@ -13,6 +13,8 @@
 //!   drop the alpha channel and show whatever colour lies under it.)
 //! - Colour profiles and gamma are ignored: numbers are taken as sRGB.
 //! - Of an animation, the first picture is taken.
+//!
+//! The new file is zeroed when it is dropped; what the decoders themselves hold is not.
 
 mod jpeg;
 mod png;

@@ -10,12 +10,13 @@ use crate::{
 };
 use image::metadata::Orientation;
 use std::io::Cursor;
+use zeroize::Zeroizing;
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientation), ImagingError> {
     let essence = walk(bytes, limits)?;
-    let mut decoder = png::Decoder::new(Cursor::new(&essence.file));
+    let mut decoder = png::Decoder::new(Cursor::new(&*essence.file));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(|error| explain(&error))?;
     let size = reader.output_buffer_size().ok_or_else(|| corrupt("its size overflows"))?;
@@ -43,7 +44,7 @@ pub(super) fn probe<'a>(
 /// What of a file matters.
 struct Essence<'a> {
     size: Size,
-    file: Vec<u8>,
+    file: Zeroizing<Vec<u8>>,
     exif: Option<&'a [u8]>,
 }
 
@@ -54,7 +55,8 @@ fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingErro
         None if SIGNATURE.starts_with(bytes) => return Err(truncated()),
         None => return Err(corrupt("its first bytes were changed, as by a transfer as text")),
     };
-    let mut file = SIGNATURE.to_vec();
+    let mut file = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    file.extend_from_slice(SIGNATURE);
     let mut exif = None;
     let mut header = None;
     loop {
@@ -73,6 +75,14 @@ fn walk<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Essence<'a>, ImagingErro
         }
         match &kind {
             b"IHDR" | b"PLTE" | b"tRNS" | b"IDAT" | b"IEND" => {
+                // The decoder checks this too, but only when it has decoded what stands before.
+                let [.., w, x, y, z] = body[..end] else { return Err(truncated()) };
+                let mut checksum = crc32fast::Hasher::new();
+                checksum.update(&kind);
+                checksum.update(data);
+                if checksum.finalize() != u32::from_be_bytes([w, x, y, z]) {
+                    return Err(corrupt("a checksum in it is wrong"));
+                }
                 file.extend_from_slice(head);
                 file.extend_from_slice(&body[..end]);
             }
@@ -93,5 +103,8 @@ fn corrupt(reason: impl Into<String>) -> ImagingError {
 }
 
 fn explain(error: &png::DecodingError) -> ImagingError {
-    corrupt(error.to_string().trim_end_matches('.').to_lowercase())
+    // What comes behind it is the decoder's own state.
+    let text = error.to_string().to_lowercase();
+    let reason = text.split(" while decoding").next().unwrap_or_default();
+    corrupt(reason.trim_end_matches('.'))
 }

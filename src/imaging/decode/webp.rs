@@ -10,11 +10,14 @@ use crate::{
 };
 use image::{ImageDecoder, codecs::webp::WebPDecoder, metadata::Orientation};
 use std::io::Cursor;
+use zeroize::Zeroizing;
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<(Raster, Orientation), ImagingError> {
     let essence = walk(bytes, limits)?;
     let frame = &essence.frame;
-    let decoder = WebPDecoder::new(Cursor::new(frame.file())).map_err(|error| explain(&error))?;
+    let file = frame.file();
+    let decoder =
+        WebPDecoder::new(Cursor::new(file.as_slice())).map_err(|error| explain(&error))?;
     if decoder.dimensions() != (frame.width, frame.height) {
         return Err(corrupt("its headers disagree"));
     }
@@ -72,9 +75,10 @@ struct Frame<'a> {
 
 impl Frame<'_> {
     /// A file of this picture alone.
-    fn file(&self) -> Vec<u8> {
-        let mut chunks =
-            Vec::with_capacity(self.bits.len() + self.alpha.map_or(0, <[u8]>::len) + 64);
+    fn file(&self) -> Zeroizing<Vec<u8>> {
+        let room = self.bits.len() + self.alpha.map_or(0, <[u8]>::len) + 64;
+        let mut chunks = Zeroizing::new(Vec::with_capacity(room));
+        chunks.extend_from_slice(b"RIFF\0\0\0\0WEBP");
         let mut push = |kind: &[u8; 4], data: &[u8]| {
             chunks.extend_from_slice(kind);
             // Its length was read from four bytes.
@@ -89,8 +93,9 @@ impl Frame<'_> {
             push(b"ALPH", alpha);
         }
         push(if self.lossy { b"VP8 " } else { b"VP8L" }, self.bits);
-        let length = (chunks.len() as u32 + 4).to_le_bytes();
-        [b"RIFF".as_slice(), &length, b"WEBP", &chunks].concat()
+        let length = (chunks.len() as u32 - 8).to_le_bytes();
+        chunks[4..8].copy_from_slice(&length);
+        chunks
     }
 }
 
