@@ -82,6 +82,9 @@ pub enum AppError {
     /// A name of a device or a precision is none.
     #[error(transparent)]
     Param(#[from] ParamError),
+    /// There is no store to repair.
+    #[error("there is no store in {}: name its folder in store.path", .0.display())]
+    NoStore(PathBuf),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -10,7 +10,12 @@ use crate::{
 /// repairs.
 ///
 /// # Errors
-/// [`AppError::Store`] where it is in use or the disk fails.
+/// [`AppError::NoStore`] where there is none, [`AppError::Store`] where it is in use or the disk fails.
 pub fn repair(settings: &Settings) -> Result<SalvageReport, AppError> {
+    let folder = &settings.store.path;
+    // Opening would make one.
+    if !folder.is_dir() {
+        return Err(AppError::NoStore(folder.clone()));
+    }
     Ok(salvage(&store_options(settings))?)
 }

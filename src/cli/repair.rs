@@ -10,10 +10,13 @@ pub(super) fn run(settings: &Settings) -> Result<(), CliError> {
         eprintln!("the store in {store} opens; nothing had to be rebuilt");
         return Ok(());
     };
+    let pictures = match report.pictures {
+        1 => "1 picture".to_owned(),
+        many => format!("{many} pictures"),
+    };
     eprintln!(
-        "the store in {store} opens again with {} pictures; what lay in the old database alone, such \
+        "the store in {store} opens again with {pictures}; what lay in the old database alone, such \
          as jobs, is gone from the list: that database is kept in {}",
-        report.pictures,
         old.display(),
     );
     for file in report.damaged {

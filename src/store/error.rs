@@ -30,7 +30,7 @@ pub enum StoreError {
     /// The database cannot be opened.
     #[error(
         "the store in {} cannot be read ({reason}); nothing was changed. Copy the folder, then \
-         salvage it: the list of pictures is rebuilt from their files",
+         salvage it with `darkroom repair`: the list of pictures is rebuilt from their files",
         folder.display()
     )]
     Corrupt {

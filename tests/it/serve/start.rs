@@ -26,6 +26,39 @@ const ENDLESS: u32 = 1000;
 const ONE: (&str, &str) = ("SCHEDULER__JOBS", "1");
 
 #[test]
+fn a_damaged_database_is_refused_and_repaired_without_losing_an_image() -> Result<()> {
+    let place = Place::new()?;
+    let mut repair = place.command(&[]);
+    let nothing = repair.arg("repair").output()?;
+    let said = String::from_utf8(nothing.stderr)?;
+    ensure!(nothing.status.code() == Some(1) && said.contains("there is no store in"), "{said}");
+    ensure!(!place.store().exists());
+
+    let server = place.start(&[])?;
+    let client = server.client();
+    // Noise does not compress: its image is a file of its own.
+    let form = Form::square(136, 1, 1).of(&png()?);
+    let image = text(&client.until(&client.submit(&form)?, is("done"))?["image"]["id"])?;
+    let before = client.content(&image)?;
+    server.stop()?;
+    for entry in fs::read_dir(place.store().join("rows"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            fs::write(path, [0xff; 64])?;
+        }
+    }
+    let said = place.refuse(&[])?;
+    ensure!(said.contains("cannot be read") && said.contains("`darkroom repair`"), "{said}");
+    let repaired = place.command(&[]).arg("repair").output()?;
+    let said = String::from_utf8(repaired.stderr)?;
+    ensure!(repaired.status.success() && said.contains("opens again with 1 picture;"), "{said}");
+    let server = place.start(&[])?;
+    ensure!(server.client().content(&image)? == before);
+    server.stop()?;
+    Ok(())
+}
+
+#[test]
 fn the_first_start_says_where_what_and_how_much() -> Result<()> {
     let place = Place::new()?;
     let mut server = place.start(&[])?;
