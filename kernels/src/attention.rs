@@ -19,7 +19,7 @@ const KEYS: usize = 128;
 /// Room between the rows of scores, so that they do not all fall into one set of the cache.
 const STRIDE: usize = KEYS + LANES;
 /// Queries of a task: so many share a block of keys and values while it is in the cache.
-const QUERIES: usize = 96;
+pub(crate) const QUERIES: usize = 96;
 /// Packed keys and values in memory at a time, in numbers: 32 MiB, or one head if that is more.
 const PACKED: usize = 8 << 20;
 
@@ -133,10 +133,10 @@ fn check_segments(segments: &[Segment], rows: usize) {
 }
 
 /// One head of one segment.
-struct Head<'a> {
-    segment: &'a Segment,
+pub(crate) struct Head<'a> {
+    pub(crate) segment: &'a Segment,
     /// Its first column.
-    first: usize,
+    pub(crate) first: usize,
 }
 
 impl Head<'_> {
@@ -145,27 +145,27 @@ impl Head<'_> {
     }
 
     /// Panels of 16 keys, for the scores.
-    fn keys(&self, k: &[f32], width: usize, dim: usize) -> Packed {
+    pub(crate) fn keys(&self, k: &[f32], width: usize, dim: usize) -> Packed {
         let row = |i, to: &mut [f32]| to.copy_from_slice(self.slice(k, width, dim, i));
         Packed::from_fn(self.segment.len(), dim, row)
     }
 
     /// Panels of 16 channels, for the sums of values.
-    fn values(&self, v: &[f32], width: usize, dim: usize) -> Packed {
+    pub(crate) fn values(&self, v: &[f32], width: usize, dim: usize) -> Packed {
         Packed::from_columns(dim, self.segment.len(), |i| self.slice(v, width, dim, i))
     }
 }
 
 /// A block of queries of one head, against all keys of its segment.
-struct Queries<'a> {
-    q: &'a [f32],
-    width: usize,
-    scale: f32,
-    head: &'a Head<'a>,
-    queries: Range<usize>,
-    keys: &'a Packed,
-    values: &'a Packed,
-    out: &'a Shared<'a>,
+pub(crate) struct Queries<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) width: usize,
+    pub(crate) scale: f32,
+    pub(crate) head: &'a Head<'a>,
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: &'a Packed,
+    pub(crate) values: &'a Packed,
+    pub(crate) out: &'a Shared<'a>,
 }
 
 /// The scores of a tile of queries and a block of keys, then the weights made of them.

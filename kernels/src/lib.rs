@@ -20,12 +20,13 @@
 //! `simd` holds the lanes and the choice of instruction set, `tile` the one inner loop that all
 //! matrix products share, `product` the blocks around it for `linear` and `conv`, `math` the
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
-//! `elementwise` are the kernels themselves.
+//! `elementwise` are the kernels themselves, `keys` is attention for queries that come in bands.
 
 mod attention;
 mod conv;
 mod elementwise;
 mod group_norm;
+mod keys;
 mod linear;
 mod math;
 mod norm;
@@ -43,7 +44,8 @@ mod tests;
 pub use attention::{Segment, attention};
 pub use conv::{ConvGeometry, PackedConv, conv2d};
 pub use elementwise::gated_add;
-pub use group_norm::group_norm;
+pub use group_norm::{GroupSums, group_norm};
+pub use keys::PackedKeys;
 pub use linear::{Activation, linear};
 pub use norm::{layer_norm_modulate, rms_norm_rope};
 pub use packed::Packed;

@@ -116,15 +116,15 @@ impl Costs {
     }
 
     /// Bytes of a pass of the VAE in its largest residual block, the first of some level: either at
-    /// its first convolution, with input, norm and result, or at its end, with the input, the input
-    /// brought to as many channels as the result has, the result, and their sum.
+    /// its first convolution, with input, norm and result, or at its second, with the input brought to
+    /// as many channels as the result has, norm and result.
     fn vae_memory(&self, pixels: f64, decoding: bool) -> f64 {
         let channels = &self.vae.block_out_channels;
         let (mut here, mut peak) = (pixels, 0.0_f64);
         for (level, &to) in channels.iter().enumerate() {
             let before = if decoding { Some(level + 1) } else { level.checked_sub(1) };
             let from = before.and_then(|level| channels.get(level)).map_or(to, |&from| from);
-            let block = if from == to { 3 * to } else { (2 * from + to).max(from + 3 * to) };
+            let block = (2 * from + to).max(3 * to);
             peak = peak.max(here * block as f64);
             here /= 4.0;
         }

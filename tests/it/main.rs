@@ -1,6 +1,7 @@
 //! All integration tests in one binary: one link, one place to look.
 #![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
 
+mod bands;
 mod batching;
 mod cli;
 mod edge;

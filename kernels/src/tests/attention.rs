@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{assert_bits, assert_close, assert_refused, noise, same_everywhere};
 use crate::attention::attention_on;
 use crate::simd::Isa;
-use crate::{Segment, attention, reference};
+use crate::{PackedKeys, Segment, attention, reference};
 
 fn segment(first: Range<usize>, second: Range<usize>) -> Segment {
     Segment { ranges: [first, second] }
@@ -79,6 +79,26 @@ fn a_segment_alone_has_the_bits_that_it_has_in_a_batch() {
     for (row, covered) in covered.into_iter().enumerate() {
         let untouched = whole[row * width..][..width].iter().all(|&y| y == 0.0);
         assert_eq!(untouched, !covered, "row {row}");
+    }
+}
+
+#[test]
+fn queries_that_come_in_bands_have_the_bits_that_they_have_together() {
+    for (dim, n) in [(1, 1), (20, 30), (96, 300)] {
+        let [q, k, v] = inputs(n * dim);
+        let mut whole = vec![0.0; n * dim];
+        attention(&q, &k, &v, 1, dim, 0.3, &[segment(0..n, 0..0)], &mut whole);
+        let keys = PackedKeys::new(&k, &v, dim);
+        for band in [1, 7, 12, 48, 100, n] {
+            let banded = same_everywhere(&format!("bands of {band}"), |isa, y| {
+                y.resize(n * dim, f32::NAN);
+                for (q, y) in q.chunks(band * dim).zip(y.chunks_mut(band * dim)) {
+                    keys.attend_on(isa, q, 0.3, y);
+                }
+            });
+            assert_bits(&banded, &whole, &format!("{n} queries of {dim} in bands of {band}"));
+        }
+        keys.attend(&[], 0.3, &mut []);
     }
 }
 

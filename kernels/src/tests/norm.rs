@@ -4,7 +4,7 @@ use super::{assert_bits, assert_close, assert_refused, noise, same_everywhere};
 use crate::elementwise::gated_add_on;
 use crate::group_norm::group_norm_on;
 use crate::norm::{layer_norm_modulate_on, rms_norm_rope_on};
-use crate::{gated_add, group_norm, layer_norm_modulate, reference, rms_norm_rope};
+use crate::{GroupSums, gated_add, group_norm, layer_norm_modulate, reference, rms_norm_rope};
 
 const EPS: f32 = 1e-6;
 
@@ -96,6 +96,30 @@ fn group_norm_agrees_with_the_reference() {
             assert_close(&y, &expected, 1e-5, &what);
         }
     }
+}
+
+#[test]
+fn group_norm_in_bands_has_the_bits_that_it_has_in_the_whole() {
+    let (pixels, c, groups) = (5 * GroupSums::PIXELS + 100, 12, 3);
+    let (x, weight, bias) = (noise(pixels * c, 1), noise(c, 2), noise(c, 3));
+    let mut whole = vec![0.0; pixels * c];
+    group_norm(&x, c, groups, EPS, &weight, &bias, true, &mut whole);
+    for chunks in [1, 2, 5, 9] {
+        let band = chunks * GroupSums::PIXELS * c;
+        let mut sums = GroupSums::new(c, groups);
+        x.chunks(band).for_each(|x| sums.add(x));
+        assert_eq!(sums.pixels(), pixels);
+        let mut y = vec![f32::NAN; pixels * c];
+        for (x, y) in x.chunks(band).zip(y.chunks_mut(band)) {
+            sums.apply(x, EPS, &weight, &bias, true, y);
+        }
+        assert_bits(&y, &whole, &format!("bands of {chunks} chunks"));
+    }
+    assert_refused("a band after 3 pixels", || {
+        let mut sums = GroupSums::new(1, 1);
+        sums.add(&[0.0; 3]);
+        sums.add(&[0.0; 3]);
+    });
 }
 
 #[test]

@@ -1,9 +1,16 @@
 //! Convolution of a channel-last picture, with the paddings and the doubling that the VAE needs.
 
-use super::{Ops, expect, output, values};
+use super::{
+    Ops,
+    bands::{Bands, add, with_values},
+    expect,
+};
 use crate::model::{error::LoadError, weights::Weights};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use darkroom_kernels::{ConvGeometry, PackedConv};
+
+/// Multiply-adds that take as long as fresh memory for a number does.
+const NUMBER: usize = 32;
 
 /// A square convolution with bias.
 #[derive(Clone, Debug)]
@@ -59,12 +66,46 @@ impl Conv2d {
         Ok(Self { inner, kernel, cin, cout, form })
     }
 
-    /// x [h, w, cin] -> [h', w', cout].
+    /// Runs the next band of x [h, w, cin] -> [h', w', cout], plus `onto` of the output's shape.
+    /// Gives the output after the last.
     ///
     /// # Errors
-    /// Where the shape does not fit, or the device fails.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Inner::Stock { weight, bias } = &self.inner else { return x.apply_op1_no_bwd(self) };
+    /// Where a shape does not fit, or the device fails.
+    pub fn advance(
+        &self,
+        bands: &mut Bands,
+        x: &Tensor,
+        onto: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let (h, w, cin) = x.dims3()?;
+        expect("the picture's channels", cin, self.cin)?;
+        if h == 0 || w == 0 {
+            bail!("a picture of no pixels");
+        }
+        let packed = match &self.inner {
+            Inner::Own(packed) => packed,
+            Inner::Stock { weight, bias } => {
+                let y = self.whole(x, weight, bias)?;
+                return match onto {
+                    Some(onto) => onto + y,
+                    None => Ok(y),
+                }
+                .map(Some);
+            }
+        };
+        let geometry = self.geometry(h, w);
+        let (oh, ow) = (geometry.out_height(self.kernel), geometry.out_width(self.kernel));
+        let width = ow * self.cout;
+        let band = bands.take(oh, width * (self.kernel.pow(2) * cin + NUMBER), 1);
+        let y = bands.room(oh, width, &band);
+        with_values(x, |x| darkroom_kernels::conv2d(x, &geometry, packed, band.clone(), y))?;
+        if let Some(onto) = onto {
+            add(onto, &band, width, y)?;
+        }
+        bands.finish(&band, oh, (oh, ow, self.cout))
+    }
+
+    fn whole(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let (h, w, _) = x.dims3()?;
         let x = x.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()?; // (1, cin, h, w)
         let half = self.kernel / 2;
@@ -96,25 +137,5 @@ impl Conv2d {
             pad_right: after,
             upsample,
         }
-    }
-}
-
-impl CustomOp1 for Conv2d {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Inner::Own(weight) = &self.inner else { bail!("conv2d has no packed weights") };
-        let &[h, w, cin] = layout.dims() else { bail!("a picture [h, w, c] is expected") };
-        expect("the picture's channels", cin, self.cin)?;
-        if h == 0 || w == 0 {
-            bail!("a picture of no pixels");
-        }
-        let geometry = self.geometry(h, w);
-        let (oh, ow) = (geometry.out_height(self.kernel), geometry.out_width(self.kernel));
-        let mut y = vec![0.0; oh * ow * self.cout];
-        darkroom_kernels::conv2d(values(x, layout)?, &geometry, weight, 0..oh, &mut y);
-        output(y, (oh, ow, self.cout))
     }
 }

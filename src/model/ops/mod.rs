@@ -9,14 +9,18 @@
 //! channels]`. All tensors that enter are contiguous.
 
 mod attention;
+mod bands;
 mod conv;
 mod linear;
 mod norm;
+mod pixels;
 
+pub use bands::{Bands, UNIT};
 pub use conv::{Conv2d, Form};
 pub use darkroom_kernels::{Activation, Segment};
 pub use linear::Linear;
 pub use norm::{GroupNorm, QkNorm};
+pub use pixels::PixelAttention;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};
 

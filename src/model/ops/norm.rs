@@ -1,9 +1,17 @@
 //! Normalisations, and what the transformer does right after them: modulation per sequence, rotary
 //! embedding, and the gated residual.
 
-use super::{Ops, RowMap, expect, matrix, output, values};
+use super::{
+    Ops, RowMap,
+    bands::{Bands, Found, with_values},
+    expect, matrix, output, values,
+};
 use crate::model::{error::LoadError, weights::Weights};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use darkroom_kernels::GroupSums;
+
+/// Multiply-adds that take as long as a group norm does for a number.
+const NUMBER: usize = 48;
 
 impl Ops {
     /// LayerNorm(x) * (1 + scale) + shift. x [rows, c]; shift and scale [sequences, c].
@@ -235,14 +243,44 @@ impl GroupNorm {
         Ok(Self { ops: target.ops, groups, eps, silu, weight, bias, device })
     }
 
-    /// x [h, w, channels] -> the same shape.
+    /// Runs the next band of x [h, w, channels] -> the same shape. Gives the output after the last.
     ///
     /// # Errors
     /// Where the shape does not fit, or the device fails.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.ops == Ops::Own {
-            return x.apply_op1_no_bwd(self);
+    pub fn advance(&self, bands: &mut Bands, x: &Tensor) -> Result<Option<Tensor>> {
+        let (h, w, c) = x.dims3()?;
+        expect("the picture's channels", c, self.weight.len())?;
+        if self.ops == Ops::Stock {
+            return self.whole(x).map(Some);
         }
+        let pixels = h * w;
+        let band = bands.take(pixels, NUMBER * c, GroupSums::PIXELS);
+        let numbers = band.start * c..band.end * c;
+        match std::mem::take(&mut bands.found) {
+            Found::Sums(sums) if sums.pixels() == pixels => {
+                let (eps, y) = (self.eps as f32, bands.room(pixels, c, &band));
+                with_values(x, |x| {
+                    sums.apply(&x[numbers], eps, &self.weight, &self.bias, self.silu, y);
+                })?;
+                bands.found = Found::Sums(sums);
+                bands.finish(&band, pixels, (h, w, c))
+            }
+            found => {
+                let mut sums = match found {
+                    Found::Sums(sums) => sums,
+                    _ => GroupSums::new(c, self.groups),
+                };
+                with_values(x, |x| sums.add(&x[numbers]))?;
+                bands.found = Found::Sums(sums);
+                if band.end == pixels {
+                    bands.again();
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn whole(&self, x: &Tensor) -> Result<Tensor> {
         let (h, w, c) = x.dims3()?;
         let per = c / self.groups;
         // (h, w, c) -> (groups, pixels * channels of the group)
@@ -255,28 +293,5 @@ impl GroupNorm {
             normed.reshape((self.groups, h * w, per))?.transpose(0, 1)?.reshape((h, w, c))?;
         let y = normed.broadcast_mul(&self.device[0])?.broadcast_add(&self.device[1])?;
         if self.silu { y.silu()? } else { y }.to_dtype(x.dtype())
-    }
-}
-
-impl CustomOp1 for GroupNorm {
-    fn name(&self) -> &'static str {
-        "group_norm"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let c = self.weight.len();
-        expect("the picture's channels", layout.dims().last().copied().unwrap_or(0), c)?;
-        let mut y = vec![0.0; layout.shape().elem_count()];
-        darkroom_kernels::group_norm(
-            values(x, layout)?,
-            c,
-            self.groups,
-            self.eps as f32,
-            &self.weight,
-            &self.bias,
-            self.silu,
-            &mut y,
-        );
-        output(y, layout.shape().clone())
     }
 }

@@ -1,9 +1,10 @@
 //! The autoencoder between pictures and latents.
 //!
-//! A pass through it is a list of stages that can be walked one at a time, so that whoever runs it
-//! can do other work in between; where the cuts fall never changes a byte. Pictures and latents are
-//! channel-last, [height, width, channels]. Any `block_out_channels`, `layers_per_block` and
-//! `norm_num_groups` from config.json.
+//! A pass through it is a list of operations that can be walked a unit at a time, so that whoever
+//! runs it can do other work in between; where the cuts fall never changes a byte. A unit is a band
+//! of an operation on a CPU ([`UNIT`](super::ops::UNIT)), a whole operation on a GPU. Pictures and
+//! latents are channel-last, [height, width, channels]. Any `block_out_channels`,
+//! `layers_per_block` and `norm_num_groups` from config.json.
 //!
 //! Reference: diffusers `AutoencoderKL`. A reference picture is encoded to the *mean* of its
 //! distribution, never a sample of it.
@@ -15,10 +16,11 @@ pub use config::VaeConfig;
 
 use super::{
     error::LoadError,
+    ops::Bands,
     weights::{ConfigFile, Weights},
 };
 use candle_core::{Result, Tensor};
-use stage::Stage;
+use stage::{Stage, State};
 
 /// The autoencoder with its weights.
 #[derive(Debug)]
@@ -29,18 +31,28 @@ pub struct Vae {
 }
 
 /// A pass under way.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pass {
-    x: Tensor,
+    state: State,
     next: usize,
     encoding: bool,
 }
 
 impl Pass {
-    /// Stages behind and in all.
+    fn new(x: Tensor, encoding: bool) -> Self {
+        Self { state: State { x, kept: None, bands: Bands::default() }, next: 0, encoding }
+    }
+
+    /// Operations behind and in all.
     #[must_use]
     pub fn progress(&self, vae: &Vae) -> (usize, usize) {
         (self.next, vae.stages(self.encoding).len())
+    }
+
+    /// Multiply-adds so far, as units are measured; of stock operations none.
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        self.state.bands.spent()
     }
 }
 
@@ -70,7 +82,7 @@ impl Vae {
     /// Begins to encode `picture` [h, w, 3] in -1..1, h and w multiples of the scale factor.
     #[must_use]
     pub fn encode(&self, picture: Tensor) -> Pass {
-        Pass { x: picture, next: 0, encoding: true }
+        Pass::new(picture, true)
     }
 
     /// Begins to decode `latents` [h / f, w / f, latent_channels], as the transformer has them.
@@ -79,10 +91,10 @@ impl Vae {
     /// The device's failure.
     pub fn decode(&self, latents: &Tensor) -> Result<Pass> {
         let x = latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?;
-        Ok(Pass { x, next: 0, encoding: false })
+        Ok(Pass::new(x, false))
     }
 
-    /// Runs the next stage. At the end gives the result: latents [h / f, w / f, latent_channels] as
+    /// Runs the next unit. At the end gives the result: latents [h / f, w / f, latent_channels] as
     /// the transformer wants them, or a picture [h, w, 3] in about -1..1.
     ///
     /// # Errors
@@ -90,18 +102,17 @@ impl Vae {
     pub fn advance(&self, pass: &mut Pass) -> Result<Option<Tensor>> {
         let stages = self.stages(pass.encoding);
         if let Some(stage) = stages.get(pass.next) {
-            pass.x = stage.forward(&pass.x)?;
-            pass.next += 1;
+            pass.next += usize::from(stage.advance(&mut pass.state)?);
         }
         if pass.next < stages.len() {
             return Ok(None);
         }
         if !pass.encoding {
-            return Ok(Some(pass.x.clone()));
+            return Ok(Some(pass.state.x.clone()));
         }
         // (h, w, 2 * latent_channels): the mean, then the logarithm of the variance, which we ignore
         let VaeConfig { latent_channels, scaling_factor, shift_factor, .. } = self.config;
-        let mean = pass.x.narrow(2, 0, latent_channels)?.contiguous()?;
+        let mean = pass.state.x.narrow(2, 0, latent_channels)?.contiguous()?;
         Ok(Some(mean.affine(scaling_factor, -shift_factor * scaling_factor)?))
     }
 }

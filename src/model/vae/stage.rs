@@ -5,7 +5,7 @@
 use super::VaeConfig;
 use crate::model::{
     error::LoadError,
-    ops::{Conv2d, Form, GroupNorm, Linear, Ops, Segment},
+    ops::{Bands, Conv2d, Form, GroupNorm, PixelAttention},
     weights::Weights,
 };
 use candle_core::{Result, Tensor};
@@ -14,124 +14,104 @@ const EPS: f64 = 1e-6;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
 
-/// A step of a pass that is not cut further.
+/// An operation of a pass.
 #[derive(Debug)]
 pub(super) enum Stage {
-    Conv(Conv2d),
-    Norm(GroupNorm),
-    Resnet(Box<Resnet>),
-    Attention(Box<Attention>),
+    /// The picture through a convolution; `add`: then what was kept is added, and no longer kept.
+    Conv { conv: Conv2d, add: bool },
+    /// The picture through a normalisation; `keep`: what it was before is kept.
+    Norm { norm: GroupNorm, keep: bool },
+    /// What was kept through a convolution.
+    Shortcut(Conv2d),
+    /// The picture through attention, and what was kept added.
+    Attention(Box<PixelAttention>),
+}
+
+/// What a pass holds.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) x: Tensor,
+    /// The input of the residual block that the pass is in.
+    pub(super) kept: Option<Tensor>,
+    /// Where the operation at hand stands.
+    pub(super) bands: Bands,
 }
 
 impl Stage {
-    /// x (h, w, c) -> (h', w', c')
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Runs the next unit of the operation. Whether that was its last.
+    pub(super) fn advance(&self, state: &mut State) -> Result<bool> {
+        let State { x, kept, bands } = state;
+        let y = match self {
+            Stage::Conv { conv, add } => conv.advance(bands, x, kept.as_ref().filter(|_| *add))?,
+            Stage::Norm { norm, .. } => norm.advance(bands, x)?,
+            Stage::Shortcut(conv) => conv.advance(bands, input(kept)?, None)?,
+            Stage::Attention(attention) => attention.advance(bands, x, input(kept)?)?,
+        };
+        let Some(y) = y else { return Ok(false) };
         match self {
-            Stage::Conv(conv) => conv.forward(x),
-            Stage::Norm(norm) => norm.forward(x),
-            Stage::Resnet(resnet) => resnet.forward(x),
-            Stage::Attention(attention) => attention.forward(x),
+            Stage::Shortcut(_) => *kept = Some(y),
+            Stage::Norm { keep: true, .. } => *kept = Some(std::mem::replace(x, y)),
+            Stage::Conv { add: true, .. } | Stage::Attention(_) => (*x, *kept) = (y, None),
+            Stage::Conv { .. } | Stage::Norm { .. } => *x = y,
         }
+        Ok(true)
     }
+}
+
+fn input(kept: &Option<Tensor>) -> Result<&Tensor> {
+    kept.as_ref().ok_or_else(|| candle_core::Error::msg("no block's input was kept"))
 }
 
 /// norm, SiLU, conv, norm, SiLU, conv, and the input added.
-#[derive(Debug)]
-pub(super) struct Resnet {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
+fn resnet(
+    weights: &Weights,
+    cin: usize,
+    cout: usize,
+    groups: usize,
+    stages: &mut Vec<Stage>,
+) -> Loaded<()> {
+    let norm = |name: &str, c| GroupNorm::load(&weights.pp(name), c, groups, EPS, true);
+    stages.push(Stage::Norm { norm: norm("norm1", cin)?, keep: true });
+    stages.push(conv(&weights.pp("conv1"), cin, cout, 3, Form::Same)?);
+    // Here the input and the picture are all there is: later or earlier there would be more.
+    if cin != cout {
+        let shortcut = weights.pp("conv_shortcut");
+        stages.push(Stage::Shortcut(Conv2d::load(&shortcut, cin, cout, 1, Form::Same)?));
+    }
+    stages.push(Stage::Norm { norm: norm("norm2", cout)?, keep: false });
+    let conv = Conv2d::load(&weights.pp("conv2"), cout, cout, 3, Form::Same)?;
+    stages.push(Stage::Conv { conv, add: true });
+    Ok(())
 }
 
-impl Resnet {
-    fn load(weights: &Weights, cin: usize, cout: usize, groups: usize) -> Loaded<Stage> {
-        let conv = |name: &str, cin, kernel| {
-            Conv2d::load(&weights.pp(name), cin, cout, kernel, Form::Same)
-        };
-        Ok(Stage::Resnet(Box::new(Self {
-            norm1: GroupNorm::load(&weights.pp("norm1"), cin, groups, EPS, true)?,
-            conv1: conv("conv1", cin, 3)?,
-            norm2: GroupNorm::load(&weights.pp("norm2"), cout, groups, EPS, true)?,
-            conv2: conv("conv2", cout, 3)?,
-            conv_shortcut: if cin == cout { None } else { Some(conv("conv_shortcut", cin, 1)?) },
-        })))
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // One name for all: each result is dropped once the next is there.
-        let mut h = self.norm1.forward(x)?;
-        h = self.conv1.forward(&h)?;
-        h = self.norm2.forward(&h)?;
-        h = self.conv2.forward(&h)?;
-        match &self.conv_shortcut {
-            Some(conv) => conv.forward(x)? + h,
-            None => x + h,
-        }
-    }
-}
-
-/// Attention of one head over all pixels.
-#[derive(Debug)]
-pub(super) struct Attention {
-    ops: Ops,
-    channels: usize,
-    group_norm: GroupNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-}
-
-impl Attention {
-    fn load(weights: &Weights, channels: usize, groups: usize) -> Loaded<Stage> {
-        let linear = |name: &str| Linear::load(&weights.pp(name), channels, channels);
-        Ok(Stage::Attention(Box::new(Self {
-            ops: weights.target().ops,
-            channels,
-            group_norm: GroupNorm::load(&weights.pp("group_norm"), channels, groups, EPS, false)?,
-            to_q: linear("to_q")?,
-            to_k: linear("to_k")?,
-            to_v: linear("to_v")?,
-            to_out: linear("to_out.0")?,
-        })))
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (h, w, c) = x.dims3()?;
-        let rows = self.group_norm.forward(x)?.reshape((h * w, c))?;
-        let (q, k, v) =
-            (self.to_q.forward(&rows)?, self.to_k.forward(&rows)?, self.to_v.forward(&rows)?);
-        let scale = (self.channels as f32).sqrt().recip();
-        let whole = [Segment { ranges: [0..h * w, 0..0] }];
-        let out = self.ops.attention(&q, &k, &v, 1, scale, &whole)?;
-        x + self.to_out.forward(&out)?.reshape((h, w, c))?
-    }
+/// norm, attention of one head over all pixels, and the input added.
+fn attention(weights: &Weights, c: usize, groups: usize, stages: &mut Vec<Stage>) -> Loaded<()> {
+    let norm = GroupNorm::load(&weights.pp("group_norm"), c, groups, EPS, false)?;
+    stages.push(Stage::Norm { norm, keep: true });
+    stages.push(Stage::Attention(Box::new(PixelAttention::load(weights, c)?)));
+    Ok(())
 }
 
 /// resnet, attention, resnet at the innermost level.
 fn middle(weights: &Weights, config: &VaeConfig, c: usize, stages: &mut Vec<Stage>) -> Loaded<()> {
     let groups = config.norm_num_groups;
     let mid = weights.pp("mid_block");
-    stages.push(Resnet::load(&mid.pp("resnets.0"), c, c, groups)?);
+    resnet(&mid.pp("resnets.0"), c, c, groups, stages)?;
     if config.mid_block_add_attention {
-        stages.push(Attention::load(&mid.pp("attentions.0"), c, groups)?);
+        attention(&mid.pp("attentions.0"), c, groups, stages)?;
     }
-    stages.push(Resnet::load(&mid.pp("resnets.1"), c, c, groups)?);
-    Ok(())
+    resnet(&mid.pp("resnets.1"), c, c, groups, stages)
 }
 
 fn conv(weights: &Weights, cin: usize, cout: usize, kernel: usize, form: Form) -> Loaded<Stage> {
-    Ok(Stage::Conv(Conv2d::load(weights, cin, cout, kernel, form)?))
+    let conv = Conv2d::load(weights, cin, cout, kernel, form)?;
+    Ok(Stage::Conv { conv, add: false })
 }
 
 fn finish(weights: &Weights, config: &VaeConfig, c: usize, cout: usize) -> Loaded<[Stage; 2]> {
     let norm = weights.pp("conv_norm_out");
-    Ok([
-        Stage::Norm(GroupNorm::load(&norm, c, config.norm_num_groups, EPS, true)?),
-        conv(&weights.pp("conv_out"), c, cout, 3, Form::Same)?,
-    ])
+    let norm = GroupNorm::load(&norm, c, config.norm_num_groups, EPS, true)?;
+    Ok([Stage::Norm { norm, keep: false }, conv(&weights.pp("conv_out"), c, cout, 3, Form::Same)?])
 }
 
 /// Picture (h, w, 3) -> (h / f, w / f, 2 * latent_channels).
@@ -144,8 +124,8 @@ pub(super) fn encoder(config: &VaeConfig, weights: &Weights) -> Loaded<Vec<Stage
     for (level, &cout) in channels.iter().enumerate() {
         let block = encoder.pp("down_blocks").pp(level);
         for layer in 0..config.layers_per_block {
-            let resnet = block.pp("resnets").pp(layer);
-            stages.push(Resnet::load(&resnet, c, cout, config.norm_num_groups)?);
+            let layer = block.pp("resnets").pp(layer);
+            resnet(&layer, c, cout, config.norm_num_groups, &mut stages)?;
             c = cout;
         }
         if level + 1 < channels.len() {
@@ -176,8 +156,8 @@ pub(super) fn decoder(config: &VaeConfig, weights: &Weights) -> Loaded<Vec<Stage
     for (level, &cout) in channels.iter().enumerate() {
         let block = decoder.pp("up_blocks").pp(level);
         for layer in 0..=config.layers_per_block {
-            let resnet = block.pp("resnets").pp(layer);
-            stages.push(Resnet::load(&resnet, c, cout, config.norm_num_groups)?);
+            let layer = block.pp("resnets").pp(layer);
+            resnet(&layer, c, cout, config.norm_num_groups, &mut stages)?;
             c = cout;
         }
         if level + 1 < channels.len() {
