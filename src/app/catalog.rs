@@ -14,7 +14,7 @@ use std::{
 };
 
 /// The model that needs no download.
-pub const DEFAULT_MODEL: &str = "kontext-tiny";
+pub(super) const DEFAULT_MODEL: &str = "kontext-tiny";
 
 /// The folder `models`.
 #[derive(Clone, Debug)]

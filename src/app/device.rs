@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// A device as a person names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
+enum DeviceChoice {
     /// A GPU where this build supports one and it is there, else the CPU.
     #[default]
     Auto,
@@ -21,7 +21,7 @@ pub enum DeviceChoice {
 
 /// The type of computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
+enum Precision {
     /// 32-bit floats.
     F32,
     /// 16-bit floats with the range of 32.
@@ -74,7 +74,7 @@ impl Compute {
     /// # Errors
     /// [`AppError::Device`] where this build does not support it, it is not there, or it cannot
     /// compute in that precision.
-    pub fn open(choice: DeviceChoice, precision: Option<Precision>) -> Result<Self, AppError> {
+    fn open(choice: DeviceChoice, precision: Option<Precision>) -> Result<Self, AppError> {
         let (device, name) = match choice {
             DeviceChoice::Cpu => (Device::Cpu, "cpu".to_owned()),
             DeviceChoice::Cuda(n) => (cuda(n)?, format!("cuda:{n}")),

@@ -37,6 +37,8 @@ pub struct Edited {
     pub total: Duration,
     /// Whether the prompt was longer than `max_sequence_length` and lost its end.
     pub prompt_was_cut: bool,
+    /// Passes through the transformer that `step_cache` shortened.
+    pub shortened: usize,
     /// The tensors of the run, where they were asked for.
     pub trace: Option<Trace>,
 }
@@ -87,7 +89,7 @@ impl Editor {
     ) -> Result<Edited, EngineError> {
         let start = Instant::now();
         let generated = self.pipeline.sizes(slot).ok_or(EngineError::UnknownSlot(slot))?.generated;
-        let mut denoising = Duration::ZERO;
+        let (mut denoising, mut shortened) = (Duration::ZERO, 0);
         loop {
             match self.pipeline.advance(slot, SLICE)? {
                 Phase::Text(progress) => on_progress(Stage::Text, progress),
@@ -99,6 +101,7 @@ impl Editor {
                         on_progress(Stage::Steps, outcome.result?);
                     }
                     denoising += begin.elapsed();
+                    shortened = self.pipeline.shortened(slot);
                 }
                 Phase::Done(pixels) => {
                     return Ok(Edited {
@@ -107,6 +110,7 @@ impl Editor {
                         denoising,
                         total: start.elapsed(),
                         prompt_was_cut: self.pipeline.prompt_was_cut(slot),
+                        shortened,
                         trace: self.pipeline.take_trace(slot),
                     });
                 }

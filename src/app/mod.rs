@@ -14,8 +14,9 @@ pub use crate::{
     service::{Draft, DraftError},
     store::SalvageReport,
 };
-pub use catalog::{Catalog, DEFAULT_MODEL, ModelEntry};
-pub use device::{Compute, DeviceChoice, Precision};
+use catalog::DEFAULT_MODEL;
+pub use catalog::{Catalog, ModelEntry};
+pub use device::Compute;
 pub use editor::{Edited, Editor, Stage};
 pub use repair::repair;
 pub use serve::{Notice, Report, serve};

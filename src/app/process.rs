@@ -42,21 +42,3 @@ fn is_safe(swap: &str) -> bool {
     let uuid = std::fs::read_to_string(format!("/sys/block/{name}/dm/uuid")).unwrap_or_default();
     name.starts_with("zram") || uuid.starts_with("CRYPT-")
 }
-
-/// Bytes of memory that the process has at this moment, where the system tells.
-pub(super) fn resident() -> Option<u64> {
-    value("/proc/self/status", "VmRSS:")
-}
-
-/// Bytes of memory that programs can still get, where the system tells.
-pub(super) fn available() -> Option<u64> {
-    value("/proc/meminfo", "MemAvailable:")
-}
-
-/// The value of a line such as `VmRSS:   123 kB`.
-fn value(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}

@@ -16,6 +16,7 @@ use crate::{
     scheduler::{self, BuildError, Limits, Scheduler, SystemClock},
     service::{ModelName, Options, Parts, Service},
     store::{self, BlobMode, SledStore, SweepReport},
+    telemetry,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -109,7 +110,7 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
             fingerprint: server.fingerprint(),
             model: name,
             compute: compute.to_string(),
-            resident: process::resident(),
+            resident: telemetry::resident(),
             jobs: memory,
             inputs: settings.limits.input_memory,
             store: settings.store.path.clone(),
@@ -190,7 +191,7 @@ fn memory(model: &ModelEntry, compute: &Compute) -> u64 {
     if !compute.is_cpu() {
         return GPU_MEMORY;
     }
-    let free = process::available().unwrap_or(GPU_MEMORY).saturating_sub(model.bytes());
+    let free = telemetry::available().unwrap_or(GPU_MEMORY).saturating_sub(model.bytes());
     (free / 2).max(64 << 20)
 }
 

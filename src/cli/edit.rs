@@ -76,6 +76,11 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "METHOD", default_value = "offset")]
     reference_method: ReferenceMethod,
 
+    /// Shorten steps whose first block differs by less than this part (0 to 1) from the last full
+    /// step's. [default: 0, off]
+    #[arg(long, value_name = "X")]
+    step_cache: Option<f32>,
+
     /// What computes: auto, cpu, cuda:N or metal. [default: model.device]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
@@ -152,8 +157,13 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
         generated => format!(" (cropped from {generated})"),
     };
     let denoising = edited.denoising.as_secs_f64();
+    let shortened = match edited.shortened {
+        0 => String::new(),
+        passes => format!(" ({passes} passes shortened)"),
+    };
     eprintln!(
-        "{}: {size}{cropped}, seed {seed}, {steps} steps, {} ({:.2} s a step), {} on {compute}",
+        "{}: {size}{cropped}, seed {seed}, {steps} steps{shortened}, {} ({:.2} s a step), {} on \
+         {compute}",
         if files::is_pipe(&output) { "standard output".into() } else { output.to_string_lossy() },
         seconds(edited.total.as_secs_f64()),
         denoising / f64::from(steps),
@@ -177,6 +187,7 @@ impl EditArgs {
             aspect_ratio: self.aspect_ratio,
             max_sequence_length: self.max_sequence_length,
             reference_method: Some(self.reference_method),
+            step_cache: self.step_cache,
             exact_size: self.exact_size,
         }
     }

@@ -147,6 +147,9 @@ pub struct EditParams {
     pub max_sequence_length: usize,
     /// Where several references stand.
     pub reference_method: ReferenceMethod,
+    /// First-block cache: a step whose first block differs from the last full step's by less than
+    /// this part, 0 to 1, takes the other blocks' work from there. 0 is off.
+    pub step_cache: f32,
     /// Take pictures at their own size, floored to multiples of 16, instead of the model's sizes.
     pub exact_size: bool,
 }
@@ -174,6 +177,7 @@ impl EditParams {
         };
         within("guidance_scale", self.guidance_scale, 0.0, 100.0)?;
         within("true_cfg_scale", self.true_cfg_scale, 0.0, 100.0)?;
+        within("step_cache", self.step_cache, 0.0, 1.0)?;
         if !(1..=1000).contains(&self.num_inference_steps) {
             let steps = self.num_inference_steps;
             return Err(ParamError::new("num_inference_steps", steps, "expected 1 to 1000"));

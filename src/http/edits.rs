@@ -67,6 +67,10 @@ struct EditFields {
     /// Where several pictures stand for the model: side by side (`offset`, which is the default and
     /// what the released Kontext understands), or each at an index of its own (`index`).
     reference_method: Option<String>,
+    /// Shortens steps that hardly differ from the one before, by up to half of the time; the larger,
+    /// the more of them and the further from the exact result. About 0.1 is a fair choice, 0 is off.
+    #[schema(minimum = 0, maximum = 1, default = 0.0)]
+    step_cache: Option<f32>,
     /// The name of a style of `/api/styles`, as `sepia`, whose prompt stands before the own one.
     style: Option<String>,
     /// The name of the model that must run. Default: whichever runs.

@@ -5,8 +5,7 @@
 use super::{
     ApiError,
     error::ErrorBody,
-    extract::{Path, Query},
-    jobs::job_id,
+    extract::{self, Path, Query},
     params::{Params, shown},
     state::{App, Caller},
     wire::{JobError, JobImage},
@@ -88,7 +87,7 @@ async fn listen_to_job(
     Query(pairs): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let id = job_id(&id)?;
+    let id = extract::id(&id, "job")?;
     let mut params = Params::of(pairs, &["previews", "cancel_on_disconnect"])?;
     let allowed = "expected true or false";
     let previews = params.parse("previews", allowed)?.unwrap_or(true);

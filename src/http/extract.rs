@@ -2,6 +2,7 @@
 //! not axum's.
 
 use super::{ApiError, Code};
+use crate::{domain::ObjectId, service::ServiceError};
 use axum::{
     extract::{FromRequestParts, Path as AxumPath, Query as AxumQuery},
     http::request::Parts,
@@ -40,6 +41,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             }
         }
     }
+}
+
+/// The id of a `what` in a path. A text that is no id names none.
+///
+/// # Errors
+/// There is none of that name.
+pub(super) fn id(text: &str, what: &'static str) -> Result<ObjectId, ApiError> {
+    text.parse().map_err(|_| ServiceError::NotFound { what }.into())
 }
 
 /// axum's text in the style of ours: lower case at its start.

@@ -61,6 +61,7 @@ const FIELDS: &[Field] = &[
         "reference_method",
         Kind::Word(|edit, text| parse(&mut edit.draft.reference_method, text)),
     ),
+    Field::new("step_cache", Kind::Number(|edit| &mut edit.draft.step_cache)),
     Field::new("style", Kind::Word(|edit, text| word(&mut edit.draft.style, text))),
     Field::new("model", Kind::Word(|edit, text| word(&mut edit.model, text))),
     Field::new(

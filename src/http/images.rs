@@ -6,10 +6,11 @@
 use super::{
     ApiError, Code,
     error::ErrorBody,
-    extract::{Path, Query},
+    extract::{self, Path, Query},
+    moment::parse_time,
     params::{NoParams, Params, shown},
     state::{App, Caller},
-    wire::{Image, parse_time},
+    wire::Image,
 };
 use crate::{
     domain::{ObjectId, SecretBytes},
@@ -102,12 +103,7 @@ async fn list(
         from: params.read("from", TIMES, parse_time)?,
         until: params.read("until", TIMES, parse_time)?,
     };
-    let page = app.service.images(owner, query).await.map_err(|error| match error {
-        ServiceError::Param(error) if error.field == "cursor" => {
-            ApiError::new(Code::InvalidCursor, error.to_string()).field("cursor")
-        }
-        error => error.into(),
-    })?;
+    let page = app.service.images(owner, query).await?;
     let images = page.images.iter().map(Image::from).collect();
     Ok(Json(ImagePage { images, next: page.next }))
 }
@@ -135,7 +131,7 @@ async fn get(
     Path(id): Path<String>,
     _: NoParams,
 ) -> Result<Json<Image>, ApiError> {
-    let view = app.service.image(owner, parse_id(&id)?).await?;
+    let view = app.service.image(owner, extract::id(&id, "image")?).await?;
     Ok(Json(Image::from(&view)))
 }
 
@@ -181,7 +177,7 @@ async fn content(
     Path(id): Path<String>,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+    let id = extract::id(&id, "image")?;
     if method == Method::HEAD {
         // axum runs this handler for HEAD, too, and drops what it gives.
         let message = "HEAD is not a method of this address, see the header allow";
@@ -244,7 +240,7 @@ async fn remove(
     Path(id): Path<String>,
     _: NoParams,
 ) -> Result<StatusCode, ApiError> {
-    let deleted = app.service.delete_images(owner, vec![parse_id(&id)?]).await?;
+    let deleted = app.service.delete_images(owner, vec![extract::id(&id, "image")?]).await?;
     if deleted.is_empty() {
         return Err(ServiceError::NotFound { what: "image" }.into());
     }
@@ -333,9 +329,4 @@ fn refused(rejection: &JsonRejection) -> ApiError {
         }
         _ => ApiError::new(Code::BadRequest, "the body did not arrive whole, send it again"),
     }
-}
-
-/// A text that is no id names no image.
-fn parse_id(text: &str) -> Result<ObjectId, ApiError> {
-    text.parse().map_err(|_| ServiceError::NotFound { what: "image" }.into())
 }

@@ -3,22 +3,16 @@
 use super::{
     ApiError,
     error::ErrorBody,
-    extract::Path,
+    extract::{self, Path},
     params::NoParams,
     state::{App, Caller},
     wire::Job,
 };
-use crate::{domain::ObjectId, service::ServiceError};
 use axum::{Json, extract::State};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default().routes(routes!(get_job, cancel_job))
-}
-
-/// The id of a job in a path. What is no id is no job's.
-pub(super) fn job_id(text: &str) -> Result<ObjectId, ApiError> {
-    text.parse().map_err(|_| ServiceError::NotFound { what: "job" }.into())
 }
 
 /// Get a job
@@ -44,7 +38,7 @@ async fn get_job(
     Path(id): Path<String>,
     _: NoParams,
 ) -> Result<Json<Job>, ApiError> {
-    let job = app.service.job(owner, job_id(&id)?).await?;
+    let job = app.service.job(owner, extract::id(&id, "job")?).await?;
     Ok(Json(Job::from(&job)))
 }
 
@@ -70,6 +64,6 @@ async fn cancel_job(
     Path(id): Path<String>,
     _: NoParams,
 ) -> Result<Json<Job>, ApiError> {
-    let job = app.service.cancel(owner, job_id(&id)?).await?;
+    let job = app.service.cancel(owner, extract::id(&id, "job")?).await?;
     Ok(Json(Job::from(&job)))
 }

@@ -23,6 +23,7 @@ mod images;
 mod info;
 mod jobs;
 mod json;
+mod moment;
 mod openapi;
 mod ops;
 mod params;

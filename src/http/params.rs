@@ -69,11 +69,8 @@ impl Params {
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
-        let value = read(&text).ok_or_else(|| {
-            let error = ParamError::new(name, format!("\"{}\"", shown(&text)), allowed);
-            ApiError::new(Code::InvalidParameter, error.to_string()).field(name)
-        });
-        value.map(Some)
+        let refused = || ParamError::new(name, format!("\"{}\"", shown(&text)), allowed);
+        Ok(Some(read(&text).ok_or_else(refused)?))
     }
 }
 

@@ -3,21 +3,15 @@
 //! Handlers make these and hand them to axum. The doc comments here are the API's documentation: they
 //! go into `/openapi.json` word by word. Nothing here decides anything, and no type prints a prompt.
 
+use super::moment::time;
 use crate::{
     domain::{ObjectId, Prompt},
     service::{
         Failure, Image as ServiceImage, ImageView, Input as ServiceInput, JobState, JobView,
-        OutputFormat, Priority as ServicePriority, Record, Time,
+        OutputFormat, Priority as ServicePriority, Record,
     },
 };
 use serde::{Serialize, Serializer};
-use time::{
-    OffsetDateTime, PrimitiveDateTime,
-    format_description::well_known::{
-        Iso8601, Rfc3339,
-        iso8601::{Config, EncodedConfig, TimePrecision},
-    },
-};
 use utoipa::ToSchema;
 
 /// Where a job stands.
@@ -173,6 +167,8 @@ pub(super) struct EditRequest {
     aspect_ratio: Option<String>,
     /// Tokens of the prompt that the model reads at most.
     max_sequence_length: usize,
+    /// From which difference on a step runs in full; 0: always.
+    step_cache: f32,
     /// The format in which the image is given where nobody asks for another.
     output_format: Format,
     /// Who waits for it.
@@ -322,6 +318,7 @@ impl From<&Record> for EditRequest {
             height: record.size.map(|[_, height]| height),
             aspect_ratio: record.aspect_ratio.clone(),
             max_sequence_length: record.max_sequence_length,
+            step_cache: record.step_cache,
             output_format: record.output_format.into(),
             priority: record.priority.into(),
             ephemeral: record.ephemeral,
@@ -376,25 +373,4 @@ fn content_url(image: ObjectId) -> String {
 /// A prompt cannot be serialised by accident: here it is on purpose, for its owner.
 fn prompt<S: Serializer>(prompt: &Option<Prompt>, to: S) -> Result<S::Ok, S::Error> {
     prompt.as_ref().map(Prompt::text).serialize(to)
-}
-
-/// ISO 8601 as RFC 3339 has it, with milliseconds always, so that equal lengths sort.
-const WITH_MILLIS: EncodedConfig = Config::DEFAULT
-    .set_time_precision(TimePrecision::Second { decimal_digits: std::num::NonZeroU8::new(3) })
-    .encode();
-
-/// A moment as in `2026-01-31T13:45:00.000Z`.
-pub(super) fn time(time: Time) -> String {
-    let nanos = i128::from(time.millis()) * 1_000_000;
-    let last = PrimitiveDateTime::MAX.assume_utc();
-    let moment = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(last);
-    moment.format(&Iso8601::<WITH_MILLIS>).expect("a year of four digits in UTC has this form")
-}
-
-/// Reads a moment: RFC 3339, or a date, which is its first moment in UTC.
-pub(super) fn parse_time(text: &str) -> Option<Time> {
-    let day = || OffsetDateTime::parse(&format!("{text}T00:00:00Z"), &Rfc3339);
-    let moment = OffsetDateTime::parse(text, &Rfc3339).or_else(|_| day()).ok()?;
-    // What is before 1970 is before all images.
-    u64::try_from(moment.unix_timestamp_nanos().max(0) / 1_000_000).ok().map(Time::from_millis)
 }

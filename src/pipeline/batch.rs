@@ -12,12 +12,18 @@ const TIMESTEPS: f32 = 1000.0;
 
 /// Steps every job of `jobs`, all of which are being denoised.
 pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
-    let inputs: Vec<Tensor> =
-        denoising(jobs).map(|(_, d)| input(d, parts)).collect::<Result<_>>()?;
+    let inputs: Vec<Tensor> = jobs
+        .iter()
+        .filter_map(|job| job.denoising())
+        .map(|d| input(d, parts))
+        .collect::<Result<_>>()?;
     let mut sequences = Vec::new();
-    for ((guidance, job), image) in denoising(jobs).zip(&inputs) {
+    for (running, image) in jobs.iter_mut().zip(&inputs) {
+        let guidance = running.params.guidance_scale;
+        let Stage::Denoising(job) = &mut running.stage else { continue };
         // diffusers counts time in thousands and hands a thousandth of that to the model
         let time = job.sigmas[job.step] * TIMESTEPS / TIMESTEPS;
+        let mut caches = job.caches.iter_mut();
         for conditioning in std::iter::once(&job.positive).chain(&job.negative) {
             sequences.push(Sequence {
                 text: &conditioning.text,
@@ -27,10 +33,11 @@ pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
                 rope: &job.rope,
                 time,
                 guidance,
+                cache: caches.next(),
             });
         }
     }
-    let mut predictions = parts.transformer.forward(&sequences)?.into_iter();
+    let mut predictions = parts.transformer.forward(&mut sequences)?.into_iter();
     drop(sequences);
     for running in jobs {
         let scale = f64::from(running.params.true_cfg_scale);
@@ -54,14 +61,6 @@ pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
         job.step += 1;
     }
     Ok(())
-}
-
-/// Guidance and state of each job.
-fn denoising<'a>(jobs: &'a [&mut Running]) -> impl Iterator<Item = (f32, &'a Denoising)> {
-    jobs.iter().filter_map(|job| match &job.stage {
-        Stage::Denoising(denoising) => Some((job.params.guidance_scale, &**denoising)),
-        _ => None,
-    })
 }
 
 /// The target's latents, then the references', in the type of computation.

@@ -155,8 +155,12 @@ impl Costs {
         // The target's and the last velocity, then the references' and both joined.
         let joined = if tokens.references > 0.0 { tokens.references + image } else { 0.0 };
         let latents = LATENTS * (2.0 * tokens.target * F32 + joined * self.number);
-        let states = STEP * self.flux.inner_dim() as f64 * tokens.packed() * self.number;
-        let steps = embeddings + latents + angles + states;
+        let width = self.flux.inner_dim() as f64 * self.number;
+        let states = STEP * width * tokens.packed();
+        // What the first block added to each token of the pictures, and the others to the target's.
+        let kept = tokens.sequences * width * (image + tokens.target);
+        let kept = if tokens.cached { kept } else { 0.0 };
+        let steps = embeddings + latents + angles + states + kept;
 
         let decoding = self.vae_memory(pixels(sizes.generated), true);
         let worst = text.max(embeddings + pictures).max(steps).max(decoding);
@@ -174,6 +178,8 @@ struct Tokens {
     references: f64,
     /// Times that all of them go through the transformer in a step.
     sequences: f64,
+    /// Whether steps are kept to shorten later ones.
+    cached: bool,
 }
 
 impl Tokens {
@@ -184,6 +190,7 @@ impl Tokens {
             target: pixels(sizes.generated) / TOKEN,
             references: references.sum(),
             sequences: if params.effective_negative().is_some() { 2.0 } else { 1.0 },
+            cached: params.step_cache > 0.0,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     domain::{EditParams, Pixels, Prompt, Size},
     engine::{Phase, Progress},
     imaging,
-    model::{rope::Rope, vae::Pass},
+    model::{flux::StepCache, rope::Rope, vae::Pass},
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -49,6 +49,8 @@ pub(super) struct Denoising {
     pub(super) references: Option<Tensor>,
     /// Angles of target and references.
     pub(super) rope: Rope,
+    /// What each sequence keeps for shorter steps, the positive one's first; none where it is off.
+    pub(super) caches: Vec<StepCache>,
     /// Noise levels, one more than steps.
     pub(super) sigmas: Vec<f32>,
     /// Steps done.
@@ -99,6 +101,14 @@ impl Running {
     pub(super) fn new(params: EditParams, images: Vec<Pixels>, sizes: Sizes) -> Self {
         let stage = Stage::Text(Text { images, half: None, done: Vec::new() });
         Self { params, sizes, stage, trace: None, truncated: false }
+    }
+
+    /// Its state while it is being denoised.
+    pub(super) fn denoising(&self) -> Option<&Denoising> {
+        match &self.stage {
+            Stage::Denoising(denoising) => Some(denoising),
+            _ => None,
+        }
     }
 
     /// Runs one unit of work. A failed job is over.
@@ -232,6 +242,9 @@ impl Running {
             [] => None,
             encoded => Some(Tensor::cat(encoded, 0)?),
         };
+        let sequences = 1 + usize::from(pictures.negative.is_some());
+        let threshold = self.params.step_cache;
+        let caches = if threshold > 0.0 { sequences } else { 0 };
         self.stage = Stage::Denoising(Box::new(Denoising {
             positive: pictures.positive,
             negative: pictures.negative,
@@ -239,6 +252,7 @@ impl Running {
             velocity: None,
             references,
             rope: Rope::new(&ids, parts.transformer.config().axes_dims_rope, device)?,
+            caches: vec![StepCache::new(threshold); caches],
             sigmas,
             step: 0,
         }));

@@ -25,7 +25,7 @@ use crate::{
     config::Manifest,
     domain::{Pixels, Size},
     engine::{CostModel, Engine, EngineError, Job, Phase, Slot, StepOutcome},
-    model::{LoadError, weights::Target},
+    model::{LoadError, flux::StepCache, weights::Target},
 };
 use job::{Running, Stage};
 use parts::Parts;
@@ -73,6 +73,14 @@ impl Pipeline {
     #[must_use]
     pub fn prompt_was_cut(&self, slot: Slot) -> bool {
         self.jobs.get(&slot).is_some_and(|job| job.truncated)
+    }
+
+    /// Passes of a job through the transformer that its cache shortened, while it is being denoised:
+    /// at most one a step, two with a negative prompt.
+    #[must_use]
+    pub fn shortened(&self, slot: Slot) -> usize {
+        let denoising = self.jobs.get(&slot).and_then(Running::denoising);
+        denoising.map_or(0, |job| job.caches.iter().map(StepCache::reused).sum())
     }
 
     /// Keeps the tensors of a job from now on, for [`Pipeline::take_trace`].

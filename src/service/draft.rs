@@ -35,6 +35,8 @@ pub struct Draft {
     pub max_sequence_length: Option<usize>,
     /// See [`EditParams::reference_method`].
     pub reference_method: Option<ReferenceMethod>,
+    /// See [`EditParams::step_cache`]; off where it is not given.
+    pub step_cache: Option<f32>,
     /// See [`EditParams::exact_size`].
     pub exact_size: bool,
 }
@@ -85,6 +87,7 @@ impl Draft {
             aspect_ratio: self.aspect_ratio,
             max_sequence_length: self.max_sequence_length.unwrap_or(defaults.max_sequence_length),
             reference_method: self.reference_method.unwrap_or_default(),
+            step_cache: self.step_cache.unwrap_or_default(),
             exact_size: self.exact_size,
         };
         params.validate()?;

@@ -54,6 +54,9 @@ pub enum ServiceError {
     /// A parameter of a request about what is stored.
     #[error(transparent)]
     Param(#[from] crate::domain::ParamError),
+    /// A cursor that no page gave.
+    #[error("cursor is none of ours, send the `next` of the page before")]
+    Cursor,
     /// The result cannot be written as asked.
     #[error(transparent)]
     Rendition(ImagingError),
@@ -107,6 +110,7 @@ impl ServiceError {
             Self::TooManyPictures { .. } => "too_many_images",
             Self::InputMemory { .. } => "input_memory_full",
             Self::UnknownModel { .. } => "model_not_found",
+            Self::Cursor => "invalid_cursor",
             Self::NotFound { .. } => "not_found",
             Self::Taken => "result_taken",
             Self::Deleted => "job_deleted",
@@ -125,6 +129,7 @@ impl ServiceError {
             Self::Draft(DraftError::Style(_)) => Some("style"),
             Self::Picture { .. } | Self::TooManyPictures { .. } => Some("image"),
             Self::UnknownModel { .. } => Some("model"),
+            Self::Cursor => Some("cursor"),
             Self::KeyReused | Self::Deleted => Some("idempotency-key"),
             Self::Rendition(ImagingError::Quality { .. }) => Some("quality"),
             Self::Rendition(_) => Some("format"),

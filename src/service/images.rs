@@ -92,9 +92,7 @@ impl Inner {
             return Err(ParamError::new("limit", limit, format!("expected 1 to {MAX_PAGE}")).into());
         }
         let cursor = query.cursor.as_deref().map(str::parse::<Cursor>).transpose();
-        let after = cursor.map_err(|_| {
-            ParamError::new("cursor", "none of ours", "send the `next` of the page before")
-        })?;
+        let after = cursor.map_err(|_| ServiceError::Cursor)?;
         self.disk(move |store| page(store, owner, &query, after, limit)).await
     }
 
@@ -141,7 +139,10 @@ impl Inner {
         let limits = imaging::Limits::default();
         blocking(move || {
             let picture = imaging::decode(&png, &limits).map_err(ServiceError::Rendition)?;
-            let picture = narrower.map_or_else(|| picture.clone(), |width| fit(&picture, width));
+            let picture = match narrower {
+                Some(width) => fit(&picture, width),
+                None => picture,
+            };
             let bytes = imaging::encode(&picture, format, wanted.quality);
             drop(scratch);
             Ok(Content { format, bytes: bytes.map_err(ServiceError::Rendition)?.into() })

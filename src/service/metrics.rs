@@ -2,7 +2,7 @@
 //! dashboards, and no label holds anything that a person sent.
 
 use super::{Counts, Histogram, JobState, ModelName, StopReason};
-use crate::telemetry::{Exposition, Kind};
+use crate::telemetry::{Exposition, Kind, resident};
 
 /// The states that a job can end in.
 const ENDS: [JobState; 4] =
@@ -93,12 +93,4 @@ fn scheduler(text: &mut Exposition, counts: &Counts) {
 
 fn of(count: Option<&u64>) -> u64 {
     count.copied().unwrap_or_default()
-}
-
-/// Bytes of the process in memory, where the system tells.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

@@ -49,6 +49,9 @@ pub struct Record {
     pub aspect_ratio: Option<String>,
     /// See [`EditParams::max_sequence_length`].
     pub max_sequence_length: usize,
+    /// See [`EditParams::step_cache`].
+    #[serde(default)]
+    pub step_cache: f32,
     /// The model's name.
     pub model: String,
     /// Which files of that name: a digest of them.
@@ -144,6 +147,14 @@ pub struct ModelName {
     pub version: String,
 }
 
+impl ModelName {
+    /// Name and version, as in `kontext-tiny@0123abcd`.
+    #[must_use]
+    pub fn full(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
 impl Input {
     pub(super) fn new(probe: Probe, bytes: usize) -> Self {
         let Size { width, height } = probe.size;
@@ -176,6 +187,7 @@ impl Record {
             size: params.size.map(|size| [size.width, size.height]),
             aspect_ratio: params.aspect_ratio.map(ratio),
             max_sequence_length: params.max_sequence_length,
+            step_cache: params.step_cache,
             model: model.name.clone(),
             model_version: model.version.clone(),
             output_format: terms.output_format,

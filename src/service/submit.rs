@@ -6,7 +6,7 @@
 //! `interrupted` of it afterwards.
 
 use super::{
-    Draft, JobView, ModelName, Record, ServiceError, Terms, Upload,
+    Draft, JobView, Record, ServiceError, Terms, Upload,
     inner::{Inner, blocking},
     live::{End, JobState, Live},
     memory::{Hold, Received},
@@ -364,12 +364,4 @@ fn result_bytes(params: &EditParams, inputs: &[Size]) -> u64 {
     let size = params.size.or_else(|| inputs.first().copied().filter(|_| params.exact_size));
     let pixels = size.map_or(1 << 20, |size| u64::from(size.width) * u64::from(size.height));
     3 * pixels + (64 << 10)
-}
-
-impl ModelName {
-    /// Name and version, as in `kontext-tiny@0123abcd`.
-    #[must_use]
-    pub fn full(&self) -> String {
-        format!("{}@{}", self.name, self.version)
-    }
 }

@@ -4,8 +4,10 @@
 //! in one: the types that hold those have no way to print them. Metrics, which [`Exposition`] writes,
 //! are held to the same.
 
+mod memory;
 mod metrics;
 
+pub use memory::{available, resident};
 pub use metrics::{Exposition, Kind};
 
 use tracing_subscriber::EnvFilter;

@@ -3,9 +3,13 @@
 
     pip install torch diffusers transformers accelerate safetensors sentencepiece protobuf pillow
     python make_goldens.py OUT [--seed 0] [--profile base|wide|noguide] [--cases FILE.json]
+                             [--model FOLDER]
 
 Writes OUT/model   a complete random-weight Kontext model in the diffusers layout (float32), and
        OUT/cases/NAME/{case.json, input*.png, golden.safetensors, output.png}
+
+--model takes a model that is there instead: more cases for one. (Training its T5 tokenizer again gives
+another one, as the trainer breaks ties by chance.) base/cases/step_cache* are cached_cases.json.
 
 golden.safetensors (float32 unless told; B = 1, packed = [1, tokens, 64]):
   t5_ids, clip_ids         i64  token ids as the two tokenizers give them (padded)
@@ -27,7 +31,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, decoders, processors, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, PreTrainedTokenizerFast
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 
 CORPUS = [
     "make it black and white", "turn the photo into a watercolor painting", "change the car color to red",
@@ -191,6 +195,16 @@ def run(pipe, name, c, out):
     w, h = c["size"]
     noise = torch.randn((1, 16, h // 8, w // 8), generator=torch.Generator().manual_seed(c["seed"]))
     g["noise"] = pipe._pack_latents(noise, 1, 16, h // 8, w // 8)
+    per = 2 if c.get("true_cfg", 1.0) > 1 else 1
+    if "step_cache" in c:
+        pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=c["step_cache"]))
+        full, plain = [], pipe.transformer.forward
+
+        def forward(*args, **kwargs):  # as diffusers' other pipelines call it, which this one does not
+            with pipe.transformer.cache_context(["cond", "uncond"][len(calls) % per]):
+                return plain(*args, **kwargs)
+        pipe.transformer.forward = forward
+        tail = pipe.transformer.single_transformer_blocks[-1].norm.register_forward_hook(lambda *_: full.append(1))
     calls = []
     hook = pipe.transformer.register_forward_hook(lambda m, a, k, o: calls.append((k, o[0])), with_kwargs=True)
     steps = []
@@ -199,11 +213,15 @@ def run(pipe, name, c, out):
                 generator=torch.Generator().manual_seed(c["seed"]), max_sequence_length=T, output_type="latent", return_dict=False,
                 callback_on_step_end=lambda p, i, t, kw: (steps.append(kw["latents"].clone()), {})[1], _auto_resize=False, max_area=h * w)[0]
     hook.remove()
+    if "step_cache" in c:
+        tail.remove()
+        pipe.transformer.forward = plain
+        pipe.transformer.disable_cache()
+        c = dict(c, shortened=len(calls) - len(full))
     n = g["noise"].shape[1]
     assert last.shape[1] == n, (last.shape, n)
     g["img_ids"] = calls[0][0]["img_ids"]
     g["sigmas"] = pipe.scheduler.sigmas
-    per = 2 if c.get("true_cfg", 1.0) > 1 else 1
     for i in range(c["steps"]):
         v = calls[i * per][1][:, :n]
         if per == 2:
@@ -224,10 +242,15 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("out"); a.add_argument("--seed", type=int, default=0); a.add_argument("--profile", default="base", choices=PROFILES)
     a.add_argument("--cases", help="a JSON file of cases, in place of the ones here")
+    a.add_argument("--model", help="the folder of a model, in place of a new one")
     a = a.parse_args()
     os.makedirs(a.out, exist_ok=True)
     with torch.no_grad():
-        pipe = build(a.profile, a.seed, a.out)
+        if a.model:
+            pipe = FluxKontextPipeline.from_pretrained(a.model)
+            pipe.set_progress_bar_config(disable=True)
+        else:
+            pipe = build(a.profile, a.seed, a.out)
         for name, c in (json.load(open(a.cases)) if a.cases else CASES).items():
             run(pipe, name, dict(c, seed=c["seed"] + a.seed * 1000), a.out)
 

@@ -93,6 +93,53 @@ fn jobs_in_one_packed_batch_give_the_bytes_they_give_alone() -> Result<()> {
 }
 
 #[test]
+fn a_job_whose_steps_are_shortened_gives_its_own_bytes_beside_jobs_that_run_in_full() -> Result<()>
+{
+    const STEPS: u32 = 12;
+    let jobs = || -> Result<[Job; 3]> {
+        let [square, guided, plain] = jobs()?;
+        let steps = |job: Job, step_cache| {
+            let num_inference_steps = STEPS;
+            let params = EditParams { num_inference_steps, step_cache, ..job.params };
+            Job { params, images: job.images }
+        };
+        Ok([steps(square, 0.6), steps(guided, 0.5), steps(plain, 0.0)])
+    };
+    for model in ["base", "wide", "noguide"] {
+        let mut pipeline = load(model, &Target::cpu())?;
+        let (mut alone, mut counts) = (Vec::new(), Vec::new());
+        for job in jobs()? {
+            let slot = pipeline.admit(job)?;
+            advance_to_ready(&mut pipeline, slot)?;
+            for _ in 0..STEPS {
+                step(&mut pipeline, &[slot])?;
+            }
+            counts.push(pipeline.shortened(slot));
+            alone.push(decode_job(&mut pipeline, slot)?);
+        }
+        println!("{model}: {counts:?} passes shortened");
+        let [square, guided, plain] = counts[..] else { anyhow::bail!("three jobs") };
+        ensure!(square > 2 && square < 12 && guided > 0 && guided < 24 && plain == 0);
+
+        let mut slots = Vec::new();
+        for job in jobs()? {
+            let slot = pipeline.admit(job)?;
+            advance_to_ready(&mut pipeline, slot)?;
+            slots.push(slot);
+        }
+        for _ in 0..STEPS {
+            step(&mut pipeline, &slots)?;
+        }
+        for (index, (slot, alone)) in slots.into_iter().zip(&alone).enumerate() {
+            ensure!(pipeline.shortened(slot) == counts[index], "{model}, job {index}");
+            let packed = decode_job(&mut pipeline, slot)?;
+            ensure!(alone.rgb() == packed.rgb(), "{model}: the bytes of job {index} differ");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_step_of_three_jobs_makes_as_many_matrix_products_as_a_step_of_one() -> Result<()> {
     let target = Target::cpu();
     let mut pipeline = load("base", &target)?;

@@ -31,6 +31,18 @@ pub(crate) fn expect(error: &str, parts: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that do not compress; others for each seed.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    // splitmix64
+    let word = |index: u64| {
+        let x = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (x ^ (x >> 31)).to_le_bytes()
+    };
+    (0..).flat_map(word).take(bytes).collect()
+}
+
 /// Parameters for a prompt, everything else as plain as it gets.
 pub(crate) fn params(prompt: &str) -> EditParams {
     EditParams {
@@ -44,6 +56,7 @@ pub(crate) fn params(prompt: &str) -> EditParams {
         aspect_ratio: None,
         max_sequence_length: 32,
         reference_method: ReferenceMethod::Offset,
+        step_cache: 0.0,
         exact_size: false,
     }
 }

@@ -33,12 +33,13 @@ pub(crate) struct Case {
     text: usize,
     guided: bool,
     exact: bool,
+    cached: bool,
 }
 
 impl Case {
     /// A picture of `size` from `images` and so many tokens of text.
     pub(crate) const fn new(size: (u32, u32), images: &'static [(u32, u32)], text: usize) -> Self {
-        Self { size, images, text, guided: false, exact: false }
+        Self { size, images, text, guided: false, exact: false, cached: false }
     }
 
     /// With a negative prompt, so that every step goes through the transformer twice.
@@ -49,6 +50,11 @@ impl Case {
     /// With references that keep their own sizes.
     pub(crate) const fn exact(self) -> Self {
         Self { exact: true, ..self }
+    }
+
+    /// With steps that are kept to shorten later ones.
+    pub(crate) const fn cached(self) -> Self {
+        Self { cached: true, ..self }
     }
 
     fn params(&self) -> EditParams {
@@ -63,6 +69,7 @@ impl Case {
             aspect_ratio: None,
             max_sequence_length: self.text,
             reference_method: ReferenceMethod::Offset,
+            step_cache: if self.cached { 0.1 } else { 0.0 },
             exact_size: self.exact,
         }
     }
@@ -92,7 +99,8 @@ impl std::fmt::Display for Case {
         }
         write!(f, ", {} of text", self.text)?;
         f.write_str(if self.guided { ", guided" } else { "" })?;
-        f.write_str(if self.exact { ", exact" } else { "" })
+        f.write_str(if self.exact { ", exact" } else { "" })?;
+        f.write_str(if self.cached { ", cached" } else { "" })
     }
 }
 

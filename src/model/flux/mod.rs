@@ -9,10 +9,12 @@
 //! Reference: diffusers `FluxTransformer2DModel`.
 
 mod block;
+mod cache;
 mod config;
 mod embed;
 mod packing;
 
+pub use cache::StepCache;
 pub use config::FluxConfig;
 
 use super::{
@@ -22,7 +24,7 @@ use super::{
     weights::{ConfigFile, Weights},
 };
 use block::{DoubleBlock, Modulation, SingleBlock};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use embed::TimeTextEmbed;
 use packing::Packing;
 
@@ -30,7 +32,7 @@ use packing::Packing;
 const EPS: f64 = 1e-6;
 
 /// One sequence of a batch: a job, or one half of a job with true CFG.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sequence<'a> {
     /// Text embeddings [text, joint_attention_dim].
     pub text: &'a Tensor,
@@ -46,6 +48,8 @@ pub struct Sequence<'a> {
     pub time: f32,
     /// Distilled guidance; ignored by models without that embedding.
     pub guidance: f32,
+    /// What it keeps from step to step, where steps may be shortened.
+    pub cache: Option<&'a mut StepCache>,
 }
 
 /// The transformer with its weights.
@@ -105,26 +109,117 @@ impl FluxTransformer {
     ///
     /// # Errors
     /// Where a shape does not fit, or the device fails.
-    pub fn forward(&self, sequences: &[Sequence<'_>]) -> Result<Vec<Tensor>> {
-        let packing = Packing::new(sequences, self.ops, self.config.attention_head_dim / 2)?;
+    pub fn forward(&self, sequences: &mut [Sequence<'_>]) -> Result<Vec<Tensor>> {
+        let packing = self.pack(&sequences.iter().collect::<Vec<_>>())?;
         let temb = self.time_text_embed.forward(sequences)?; // (sequences, dim)
         let temb = temb.silu()?; // every modulation begins with it
 
         let images: Vec<&Tensor> = sequences.iter().map(|s| s.image).collect();
         let texts: Vec<&Tensor> = sequences.iter().map(|s| s.text).collect();
-        let mut img = self.x_embedder.forward(&Tensor::cat(&images, 0)?)?; // (images, dim)
-        let mut txt = self.context_embedder.forward(&Tensor::cat(&texts, 0)?)?; // (texts, dim)
-        for block in &self.transformer_blocks {
-            (img, txt) = block.forward(&img, &txt, &temb, &packing)?;
-        }
-        let mut x = Tensor::cat(&[txt, img], 0)?; // (texts + images, dim)
-        for block in &self.single_transformer_blocks {
-            x = block.forward(&x, &temb, &packing)?;
-        }
+        let img = self.x_embedder.forward(&Tensor::cat(&images, 0)?)?; // (images, dim)
+        let txt = self.context_embedder.forward(&Tensor::cat(&texts, 0)?)?; // (texts, dim)
         // Only the targets' tokens are predicted; the references have done their part.
-        let x = packing.targets(&x)?;
+        let x = match self.transformer_blocks.split_first() {
+            Some((first, others)) if sequences.iter().any(|s| s.cache.is_some()) => {
+                self.cached(first, others, sequences, img, txt, &temb, &packing)?
+            }
+            _ => packing.targets(&self.blocks(
+                &self.transformer_blocks,
+                img,
+                txt,
+                &temb,
+                &packing,
+            )?)?,
+        };
         let [scale, shift] = self.norm_out.forward(&temb)?;
         let x = self.ops.layer_norm_modulate(&x, EPS, &shift, &scale, &packing.target_rows)?;
         packing.split_targets(&self.proj_out.forward(&x)?)
+    }
+
+    fn pack(&self, sequences: &[&Sequence<'_>]) -> Result<Packing> {
+        Packing::new(sequences, self.ops, self.config.attention_head_dim / 2)
+    }
+
+    /// The double blocks `doubles` and all single ones: img (images, dim), txt (texts, dim), temb
+    /// (sequences, dim) -> (texts + images, dim)
+    fn blocks(
+        &self,
+        doubles: &[DoubleBlock],
+        mut img: Tensor,
+        mut txt: Tensor,
+        temb: &Tensor,
+        packing: &Packing,
+    ) -> Result<Tensor> {
+        for block in doubles {
+            (img, txt) = block.forward(&img, &txt, temb, packing)?;
+        }
+        let mut x = Tensor::cat(&[txt, img], 0)?;
+        for block in &self.single_transformer_blocks {
+            x = block.forward(&x, temb, packing)?;
+        }
+        Ok(x)
+    }
+
+    /// The first block for all sequences, the others for those whose cache does not serve: the
+    /// targets' tokens behind the last block.
+    fn cached(
+        &self,
+        first: &DoubleBlock,
+        others: &[DoubleBlock],
+        sequences: &mut [Sequence<'_>],
+        img: Tensor,
+        txt: Tensor,
+        temb: &Tensor,
+        packing: &Packing,
+    ) -> Result<Tensor> {
+        let before = img;
+        let (img, txt) = first.forward(&before, &txt, temb, packing)?;
+        let heads: Vec<Tensor> = packing
+            .spans
+            .iter()
+            .map(|[_, image]| {
+                let of = |x: &Tensor| x.narrow(0, image.start, image.len());
+                of(&img)? - of(&before)?
+            })
+            .collect::<Result<_>>()?;
+        drop(before);
+        let mut serves = Vec::with_capacity(sequences.len());
+        for (sequence, head) in sequences.iter_mut().zip(&heads) {
+            serves.push(match &mut sequence.cache {
+                Some(cache) => cache.serves(head)?,
+                None => false,
+            });
+        }
+
+        let on = || (0..).zip(&serves).filter(|(_, serves)| !**serves).map(|(index, _)| index);
+        let going: Vec<&Sequence<'_>> =
+            on().filter_map(|index: usize| sequences.get(index)).collect();
+        let mut lasts = Vec::new();
+        if !going.is_empty() {
+            let inner = self.pack(&going)?;
+            let spans = || on().filter_map(|index| packing.spans.get(index).cloned());
+            let img = packing::rows(&img, spans().map(|[_, image]| image))?;
+            let txt = packing::rows(&txt, spans().map(|[text, _]| text))?;
+            let temb = packing::rows(temb, on().map(|index| index..index + 1))?;
+            let x = self.blocks(others, img, txt, &temb, &inner)?;
+            lasts = inner.split_targets(&inner.targets(&x)?)?;
+        }
+        let mut lasts = lasts.into_iter();
+        let mut targets = Vec::with_capacity(sequences.len());
+        let each = sequences.iter_mut().zip(heads).zip(&packing.spans).zip(serves);
+        for (((sequence, head), [_, image]), serves) in each {
+            let first = img.narrow(0, image.start, sequence.target)?;
+            targets.push(match &mut sequence.cache {
+                Some(cache) if serves => cache.reuse(&first)?,
+                cache => {
+                    let Some(last) = lasts.next() else { bail!("a sequence was not computed") };
+                    if let Some(cache) = cache {
+                        cache.keep(head, &first, &last)?;
+                    }
+                    last
+                }
+            });
+        }
+        Tensor::cat(&targets, 0)
     }
 }

@@ -25,10 +25,19 @@ pub(super) struct Packing {
     pub(super) images: usize,
     /// The targets' rows in the whole matrix.
     targets: Vec<Range<usize>>,
+    /// Each sequence's rows in the text part, and in the image part.
+    pub(super) spans: Vec<[Range<usize>; 2]>,
+}
+
+/// Those rows of `x`, range after range.
+pub(super) fn rows(x: &Tensor, ranges: impl Iterator<Item = Range<usize>>) -> Result<Tensor> {
+    let parts: Vec<Tensor> =
+        ranges.map(|range| x.narrow(0, range.start, range.len())).collect::<Result<_>>()?;
+    Tensor::cat(&parts, 0)
 }
 
 impl Packing {
-    pub(super) fn new(sequences: &[Sequence<'_>], ops: Ops, half_head: usize) -> Result<Self> {
+    pub(super) fn new(sequences: &[&Sequence<'_>], ops: Ops, half_head: usize) -> Result<Self> {
         let mut text_of = Vec::new();
         let mut image_of = Vec::new();
         let mut target_of = Vec::new();
@@ -65,6 +74,7 @@ impl Packing {
         Ok(Self {
             segments: segments.collect(),
             targets: targets.collect(),
+            spans: texts.iter().cloned().zip(images).map(|(t, i)| [t, i]).collect(),
             texts: text_of.len(),
             images: image_of.len(),
             text_rows: RowMap::new(text_of, ops, &device)?,
@@ -77,12 +87,7 @@ impl Packing {
 
     /// The targets' rows of the whole matrix, sequence after sequence.
     pub(super) fn targets(&self, x: &Tensor) -> Result<Tensor> {
-        let rows: Vec<Tensor> = self
-            .targets
-            .iter()
-            .map(|range| x.narrow(0, range.start, range.len()))
-            .collect::<Result<_>>()?;
-        Tensor::cat(&rows, 0)
+        rows(x, self.targets.iter().cloned())
     }
 
     /// The prediction of each sequence.

@@ -100,6 +100,7 @@ impl Tiny {
             aspect_ratio: None,
             max_sequence_length: defaults.max_sequence_length,
             reference_method: ReferenceMethod::Offset,
+            step_cache: 0.0,
             exact_size: false,
         };
         Ok(self.pipeline.admit(Job { params, images: vec![original.clone()] })?)

@@ -23,6 +23,7 @@ fn every_field() -> Vec<(&'static str, &'static str, Value)> {
         ("height", "32", json!(32)),
         ("max_sequence_length", "64", json!(64)),
         ("reference_method", "index", json!("index")),
+        ("step_cache", "0.25", json!(0.25)),
         ("style", "sepia", json!("sepia")),
         ("model", "fake", json!("fake")),
         ("output_format", "webp", json!("webp")),
@@ -93,7 +94,7 @@ async fn what_is_left_open_is_the_models_and_empty_text_of_a_form_and_null_are_l
     let expected = json!({
         "prompt": "make it blue", "style": null, "negative_prompt": null, "true_cfg_scale": 1.0,
         "guidance_scale": 2.5, "num_inference_steps": 4, "seed": null, "width": null,
-        "height": null, "aspect_ratio": null, "max_sequence_length": 32, "output_format": "png",
+        "height": null, "aspect_ratio": null, "max_sequence_length": 32, "step_cache": 0.0, "output_format": "png",
         "priority": "interactive", "ephemeral": false,
     });
     for mut job in [bench.submit(&form).await?, bench.post("/api/edits", &body).await?.json()?] {

@@ -65,6 +65,7 @@ async fn a_value_that_cannot_be_is_refused_alike_in_both_forms() -> Result<()> {
         ("aspect_ratio", Some("9:1"), json!("9:1"), "invalid_parameter", &["1:8 to 8:1"]),
         ("max_sequence_length", Some("513"), json!(513), "invalid_parameter", &["513", "1 to 512"]),
         ("reference_method", Some("up"), json!("up"), "invalid_parameter", &["offset or index"]),
+        ("step_cache", Some("1.5"), json!(1.5), "invalid_parameter", &["1.5", "from 0 to 1"]),
         ("style", Some("cubism"), json!("cubism"), "style_not_found", &["cubism", "sepia"]),
         ("style", Some(&long), json!(long), "invalid_parameter", &["longer than 1024 bytes"]),
         ("model", Some("other"), json!("other"), "model_not_found", &["other", "fake"]),

@@ -123,6 +123,7 @@ fn job(seed: u64, width: u32, height: u32, steps: u32) -> Job {
         aspect_ratio: None,
         max_sequence_length: 32,
         reference_method: ReferenceMethod::Offset,
+        step_cache: 0.0,
         exact_size: false,
     };
     Job { params, images: Pixels::new(width, height, rgb).into_iter().collect() }

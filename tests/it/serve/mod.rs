@@ -8,7 +8,7 @@ mod start;
 #[cfg(target_os = "linux")]
 mod trace;
 
-use crate::support::repository;
+use crate::support::{noise, repository};
 use anyhow::{Context, Result, bail, ensure};
 use client::{Client, GIVE_UP};
 use darkroom::domain::Pixels;
@@ -236,18 +236,6 @@ impl Server {
         ensure!(lines.iter().any(|line| line == "stopped"), "{lines:#?}");
         Ok(lines)
     }
-}
-
-/// So many bytes that no pattern repeats in, the same for the same seed.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    // splitmix64
-    let word = |index: u64| {
-        let x = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (x ^ (x >> 31)).to_le_bytes()
-    };
-    (0..).flat_map(word).take(bytes).collect()
 }
 
 /// A seed that no other run has.

@@ -9,6 +9,7 @@ mod format;
 mod repair;
 mod seals;
 
+use crate::support::noise;
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     domain::{ObjectId, OwnerId},
@@ -91,18 +92,6 @@ fn each(test: impl Fn(&mut Fixture) -> Result<()>) -> Result<()> {
 /// The id with this number.
 fn id(number: u64) -> ObjectId {
     ObjectId::from_bytes(u128::from(number).to_be_bytes())
-}
-
-/// Bytes that look like nothing, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(length).collect()
 }
 
 fn at(millis: u64) -> Time {
