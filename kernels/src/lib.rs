@@ -20,7 +20,8 @@
 //! `simd` holds the lanes and the choice of instruction set, `tile` the one inner loop that all
 //! matrix products share, `product` the blocks around it for `linear` and `conv`, `math` the
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
-//! `elementwise` are the kernels themselves, `keys` is attention for queries that come in bands.
+//! `elementwise` are the kernels themselves, `keys` is attention for queries that come in bands, and
+//! `quant` is `linear` over weights in the formats of files.
 
 mod attention;
 mod conv;
@@ -33,6 +34,7 @@ mod norm;
 mod packed;
 mod parallel;
 mod product;
+pub mod quant;
 mod simd;
 mod tile;
 

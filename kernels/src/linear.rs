@@ -1,7 +1,7 @@
 //! The linear layer, with the activation that follows it.
 
 use crate::packed::Packed;
-use crate::product::{Source, product};
+use crate::product::{Source, Weights, product};
 use crate::simd::Isa;
 
 /// What a linear layer's outputs go through.
@@ -33,11 +33,12 @@ pub fn linear(
     linear_on(Isa::best(), x, rows, weight, bias, act, y);
 }
 
+/// The layer over any weights, on a given instruction set.
 pub(crate) fn linear_on(
     isa: Isa,
     x: &[f32],
     rows: usize,
-    weight: &Packed,
+    weight: &impl Weights,
     bias: Option<&[f32]>,
     act: Activation,
     y: &mut [f32],

@@ -51,7 +51,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 /// `2^n` for integers `n` from -127 (which gives zero) to 127.
 #[inline(always)]
 fn pow2<S: Simd>(s: S, n: S::V) -> S::V {
-    s.shift_into_exponent(s.add(n, s.splat(ROUND + BIAS)))
+    s.shl(s.add(n, s.splat(ROUND + BIAS)), 23)
 }
 
 /// `e^x` for `x <= 0`, as softmax needs it: cheaper than [`exp`], and zero wherever the result
@@ -62,7 +62,7 @@ pub(crate) fn exp_nonpositive<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.max(s.splat(-88.0), x);
     let biased = s.fma(x, s.splat(std::f32::consts::LOG2_E), s.splat(ROUND + BIAS));
     let n = s.sub(biased, s.splat(ROUND + BIAS));
-    s.mul(exp_reduced(s, reduce(s, x, n)), s.shift_into_exponent(biased))
+    s.mul(exp_reduced(s, reduce(s, x, n)), s.shl(biased, 23))
 }
 
 /// `x / (1 + e^-x)`.

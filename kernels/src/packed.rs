@@ -1,8 +1,10 @@
 //! Weights as the matrix products read them: panels of 16 outputs, one cache line per input.
 
 use std::fmt;
+use std::ops::Range;
 
-use crate::simd::{LANES, Lanes};
+use crate::product::{Piece, Weights};
+use crate::simd::{Isa, LANES, Lanes};
 
 /// The weights `[n, k]` of a linear layer, packed for [`linear`](crate::linear).
 ///
@@ -83,6 +85,21 @@ impl Packed {
     #[inline(always)]
     pub(crate) fn panel(&self, j: usize) -> &[Lanes] {
         &self.panels[j * self.k..][..self.k]
+    }
+}
+
+impl Weights for Packed {
+    fn n(&self) -> usize {
+        self.n
+    }
+
+    fn k(&self) -> usize {
+        self.k
+    }
+
+    fn pieces(&self, _: Isa, panels: Range<usize>, mut task: impl FnMut(Piece<'_>)) {
+        let lanes = &self.panels[panels.start * self.k..panels.end * self.k];
+        task(Piece { lanes, stride: self.k, panels, inputs: 0..self.k });
     }
 }
 

@@ -1,5 +1,5 @@
-//! The blocked matrix product behind `linear` and `conv`: rows that a [`Source`] hands out, times
-//! packed weights, plus bias, through an activation.
+//! The blocked matrix product behind `linear`, `conv` and `quant`: rows that a [`Source`] hands out,
+//! times the panels of [`Weights`], plus bias, through an activation.
 //!
 //! Blocks, tiles and threads only decide when an element is computed. Each one starts from its bias
 //! and takes its products in ascending order of the input's index; between blocks of inputs the sum
@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use crate::linear::Activation;
 use crate::math;
-use crate::packed::Packed;
 use crate::parallel::{self, Shared};
 use crate::simd::{Isa, Kernel, LANES, Lanes, Simd, load_part, store_part};
 use crate::tile::{MAX_TILE_ROWS, accumulate};
@@ -29,31 +28,54 @@ pub(crate) trait Source: Sync {
     fn read(&self, row: usize, start: usize, to: &mut [f32]);
 }
 
+/// The right matrix, `[n, k]`, which hands out its weights in panels of 16 outputs.
+pub(crate) trait Weights: Sync {
+    fn n(&self) -> usize;
+    fn k(&self) -> usize;
+    /// Calls `task` with all inputs of the panels `panels`: piece by piece in ascending order, and
+    /// at least once.
+    fn pieces(&self, isa: Isa, panels: Range<usize>, task: impl FnMut(Piece<'_>));
+}
+
+/// Some inputs of some panels.
+#[derive(Clone)]
+pub(crate) struct Piece<'a> {
+    /// The panels, `stride` lanes apart.
+    pub(crate) lanes: &'a [Lanes],
+    pub(crate) stride: usize,
+    pub(crate) panels: Range<usize>,
+    pub(crate) inputs: Range<usize>,
+}
+
+impl Piece<'_> {
+    #[inline(always)]
+    fn panel(&self, panel: usize, inputs: Range<usize>) -> &[Lanes] {
+        let lanes = &self.lanes[(panel - self.panels.start) * self.stride..];
+        &lanes[inputs.start - self.inputs.start..][..inputs.len()]
+    }
+}
+
 /// `y = act(a w^T + bias)`, `y` row by row `[rows, n]`.
 pub(crate) fn product(
     isa: Isa,
     a: &impl Source,
     rows: usize,
-    weight: &Packed,
+    weight: &impl Weights,
     bias: Option<&[f32]>,
     act: Activation,
     y: &mut [f32],
 ) {
-    let panels = weight.panel_count();
-    let parallel = parallel::worthwhile(2 * rows * weight.n() * weight.k().max(1));
+    let (n, k) = (weight.n(), weight.k());
+    let panels = n.div_ceil(LANES);
+    let parallel = parallel::worthwhile(2 * rows * n * k.max(1));
     let (row_step, panel_step) = grid(rows, panels, parallel);
     let across = panels.div_ceil(panel_step);
     let y = &Shared::new(y);
     parallel::for_each(parallel, rows.div_ceil(row_step) * across, |task| {
         let (row, panel) = (task / across * row_step, task % across * panel_step);
-        isa.run(Block {
-            a,
-            weight,
-            bias,
-            act,
-            y,
-            rows: row..rows.min(row + row_step),
-            panels: panel..panels.min(panel + panel_step),
+        let rows = row..rows.min(row + row_step);
+        weight.pieces(isa, panel..panels.min(panel + panel_step), |weight| {
+            isa.run(Block { a, weight, n, k, bias, act, y, rows: rows.clone() });
         });
     });
 }
@@ -74,15 +96,16 @@ fn grid(rows: usize, panels: usize, parallel: bool) -> (usize, usize) {
     (r, p)
 }
 
-/// One rectangle of the output.
+/// One rectangle of the output, and the inputs of a piece.
 struct Block<'a, A> {
     a: &'a A,
-    weight: &'a Packed,
+    weight: Piece<'a>,
+    n: usize,
+    k: usize,
     bias: Option<&'a [f32]>,
     act: Activation,
     y: &'a Shared<'a>,
     rows: Range<usize>,
-    panels: Range<usize>,
 }
 
 /// The inputs of one row of tiles.
@@ -93,12 +116,11 @@ impl<A: Source> Kernel for Block<'_, A> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let k = self.weight.k();
         let mut strip: Strip = [[0.0; STRIDE]; MAX_TILE_ROWS];
-        let mut start = 0;
+        let Range { mut start, end } = self.weight.inputs;
         // At least once: a layer of no inputs gives its bias.
         loop {
-            let inputs = start..k.min(start + INPUTS);
+            let inputs = start..end.min(start + INPUTS);
             for row in self.rows.clone().step_by(S::TILE_ROWS) {
                 let rows = row..self.rows.end.min(row + S::TILE_ROWS);
                 for (row, to) in rows.clone().zip(&mut strip) {
@@ -115,7 +137,7 @@ impl<A: Source> Kernel for Block<'_, A> {
                 }
             }
             start = inputs.end;
-            if start == k {
+            if start == end {
                 break;
             }
         }
@@ -132,12 +154,12 @@ impl<A: Source> Block<'_, A> {
         rows: Range<usize>,
         inputs: Range<usize>,
     ) {
-        let mut panel = self.panels.start;
-        while panel + 2 <= self.panels.end {
+        let Range { start: mut panel, end } = self.weight.panels;
+        while panel + 2 <= end {
             self.tile::<S, R, 2>(s, strip, rows.clone(), inputs.clone(), panel);
             panel += 2;
         }
-        if panel < self.panels.end {
+        if panel < end {
             self.tile::<S, R, 1>(s, strip, rows, inputs, panel);
         }
     }
@@ -151,7 +173,7 @@ impl<A: Source> Block<'_, A> {
         inputs: Range<usize>,
         panel: usize,
     ) {
-        let (n, k) = (self.weight.n(), self.weight.k());
+        let n = self.n;
         let columns = panel * LANES..n.min((panel + P) * LANES);
         // SAFETY: the rectangle belongs to this task, which holds one part at a time.
         let part = |row: usize| unsafe { self.y.part(row * n + columns.start, columns.len()) };
@@ -193,11 +215,11 @@ impl<A: Source> Block<'_, A> {
             *a = &row[..inputs.len()];
         }
         for (p, b) in b.iter_mut().enumerate() {
-            *b = &self.weight.panel(panel + p)[inputs.clone()];
+            *b = self.weight.panel(panel + p, inputs.clone());
         }
         let sums = accumulate(s, sums, a, b);
 
-        let act = if inputs.end == k { self.act } else { Activation::None };
+        let act = if inputs.end == self.k { self.act } else { Activation::None };
         if whole && act == Activation::None {
             for (i, sums) in sums.iter().enumerate() {
                 let y = part(rows.start + i).as_chunks_mut::<LANES>().0;

@@ -49,8 +49,20 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// `if a < b { a } else { b }`: a NaN in either place gives `b`.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The bits of each lane shifted left by 23: its lowest bits become the sign and exponent.
-    fn shift_into_exponent(self, v: Self::V) -> Self::V;
+    /// The bits of each lane shifted left.
+    fn shl(self, v: Self::V, by: u32) -> Self::V;
+    /// The bits of each lane shifted right, zeros coming in.
+    fn shr(self, v: Self::V, by: u32) -> Self::V;
+    /// The bits of each lane shifted right, copies of the sign coming in.
+    fn sar(self, v: Self::V, by: u32) -> Self::V;
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of the bits as integers, wrapping.
+    fn add_bits(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The bits as a signed integer, which must fit 24 bits, to a number.
+    fn to_float(self, v: Self::V) -> Self::V;
+    /// Word `i` of each row, a little-endian `u32`, in the lane of its row: bits for `to_float`.
+    fn words(self, rows: [&[u8; 32]; LANES]) -> [Self::V; 8];
 
     /// Runs `kernel` with this instruction set switched on.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;

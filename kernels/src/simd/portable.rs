@@ -78,8 +78,49 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn shift_into_exponent(self, v: Self::V) -> Self::V {
-        v.map(|x| f32::from_bits(x.to_bits() << 23))
+    fn shl(self, v: Self::V, by: u32) -> Self::V {
+        v.map(|x| f32::from_bits(x.to_bits() << by))
+    }
+
+    #[inline(always)]
+    fn shr(self, v: Self::V, by: u32) -> Self::V {
+        v.map(|x| f32::from_bits(x.to_bits() >> by))
+    }
+
+    #[inline(always)]
+    fn sar(self, v: Self::V, by: u32) -> Self::V {
+        v.map(|x| f32::from_bits((x.to_bits().cast_signed() >> by).cast_unsigned()))
+    }
+
+    #[inline(always)]
+    fn and(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits() & b.to_bits()))
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits() | b.to_bits()))
+    }
+
+    #[inline(always)]
+    fn add_bits(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_add(b.to_bits())))
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::V) -> Self::V {
+        v.map(|x| x.to_bits().cast_signed() as f32)
+    }
+
+    #[inline(always)]
+    fn words(self, rows: [&[u8; 32]; LANES]) -> [Self::V; 8] {
+        let mut words = [[0.0; LANES]; 8];
+        for (lane, row) in rows.into_iter().enumerate() {
+            for (word, bytes) in words.iter_mut().zip(row.as_chunks::<4>().0) {
+                word[lane] = f32::from_bits(u32::from_le_bytes(*bytes));
+            }
+        }
+        words
     }
 
     #[inline(always)]

@@ -40,6 +40,23 @@ macro_rules! halves {
     )*};
 }
 
+/// Shifts of the two halves of [`Avx2`]'s vector.
+macro_rules! shift_halves {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, v: Self::V, by: u32) -> Self::V {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let by = _mm_cvtsi32_si128(by.cast_signed());
+                [
+                    _mm256_castsi256_ps($intrinsic(_mm256_castps_si256(v[0]), by)),
+                    _mm256_castsi256_ps($intrinsic(_mm256_castps_si256(v[1]), by)),
+                ]
+            }
+        }
+    )*};
+}
+
 impl Simd for Avx2 {
     type V = [__m256; 2];
 
@@ -53,6 +70,8 @@ impl Simd for Avx2 {
         div = _mm256_div_ps;
         max = _mm256_max_ps;
         min = _mm256_min_ps;
+        and = _mm256_and_ps;
+        or = _mm256_or_ps;
     }
 
     #[inline(always)]
@@ -84,15 +103,64 @@ impl Simd for Avx2 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
 
+    shift_halves! {
+        shl = _mm256_sll_epi32;
+        shr = _mm256_srl_epi32;
+        sar = _mm256_sra_epi32;
+    }
+
     #[inline(always)]
-    fn shift_into_exponent(self, v: Self::V) -> Self::V {
+    fn add_bits(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX2 and FMA.
         unsafe {
+            let a = [_mm256_castps_si256(a[0]), _mm256_castps_si256(a[1])];
+            let b = [_mm256_castps_si256(b[0]), _mm256_castps_si256(b[1])];
             [
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(v[0]))),
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(v[1]))),
+                _mm256_castsi256_ps(_mm256_add_epi32(a[0], b[0])),
+                _mm256_castsi256_ps(_mm256_add_epi32(a[1], b[1])),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::V) -> Self::V {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            [
+                _mm256_cvtepi32_ps(_mm256_castps_si256(v[0])),
+                _mm256_cvtepi32_ps(_mm256_castps_si256(v[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn words(self, rows: [&[u8; 32]; LANES]) -> [Self::V; 8] {
+        let mut words = [self.splat(0.0); 8];
+        for half in 0..2 {
+            // SAFETY: `self` proves AVX2; each load reads exactly the 32 bytes of a row.
+            unsafe {
+                let mut r = [_mm256_setzero_si256(); 8];
+                for (r, row) in r.iter_mut().zip(&rows[half * 8..]) {
+                    *r = _mm256_loadu_si256(row.as_ptr().cast());
+                }
+                // Of four rows: word i in the low half, word i + 4 in the high one.
+                let mut quads = [[_mm256_setzero_si256(); 4]; 2];
+                for (quad, r) in quads.iter_mut().zip(r.as_chunks::<4>().0) {
+                    let a = [_mm256_unpacklo_epi32(r[0], r[1]), _mm256_unpackhi_epi32(r[0], r[1])];
+                    let b = [_mm256_unpacklo_epi32(r[2], r[3]), _mm256_unpackhi_epi32(r[2], r[3])];
+                    for i in 0..2 {
+                        quad[2 * i] = _mm256_unpacklo_epi64(a[i], b[i]);
+                        quad[2 * i + 1] = _mm256_unpackhi_epi64(a[i], b[i]);
+                    }
+                }
+                for (i, (&a, &b)) in quads[0].iter().zip(&quads[1]).enumerate() {
+                    words[i][half] = _mm256_castsi256_ps(_mm256_permute2x128_si256::<0x20>(a, b));
+                    words[i + 4][half] =
+                        _mm256_castsi256_ps(_mm256_permute2x128_si256::<0x31>(a, b));
+                }
+            }
+        }
+        words
     }
 
     #[inline(always)]
@@ -113,6 +181,34 @@ macro_rules! whole {
         fn $name(self, a: Self::V, b: Self::V) -> Self::V {
             // SAFETY: `self` proves AVX-512F.
             unsafe { $intrinsic(a, b) }
+        }
+    )*};
+}
+
+/// Integer operations of two operands on [`Avx512`]'s vector.
+macro_rules! whole_bits {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, a: Self::V, b: Self::V) -> Self::V {
+            // SAFETY: `self` proves AVX-512F.
+            unsafe {
+                let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+                _mm512_castsi512_ps($intrinsic(a, b))
+            }
+        }
+    )*};
+}
+
+/// Shifts of [`Avx512`]'s vector.
+macro_rules! shift_whole {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, v: Self::V, by: u32) -> Self::V {
+            // SAFETY: `self` proves AVX-512F.
+            unsafe {
+                let by = _mm_cvtsi32_si128(by.cast_signed());
+                _mm512_castsi512_ps($intrinsic(_mm512_castps_si512(v), by))
+            }
         }
     )*};
 }
@@ -156,10 +252,54 @@ impl Simd for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 
+    whole_bits! {
+        and = _mm512_and_si512;
+        or = _mm512_or_si512;
+        add_bits = _mm512_add_epi32;
+    }
+
+    shift_whole! {
+        shl = _mm512_sll_epi32;
+        shr = _mm512_srl_epi32;
+        sar = _mm512_sra_epi32;
+    }
+
     #[inline(always)]
-    fn shift_into_exponent(self, v: Self::V) -> Self::V {
+    fn to_float(self, v: Self::V) -> Self::V {
         // SAFETY: `self` proves AVX-512F.
-        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(v))) }
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
+    }
+
+    #[inline(always)]
+    fn words(self, rows: [&[u8; 32]; LANES]) -> [Self::V; 8] {
+        let mut words = [self.splat(0.0); 8];
+        // SAFETY: `self` proves AVX-512F; each load reads exactly the 32 bytes of a row.
+        unsafe {
+            // Rows i and i + 8 in one register: two transpositions of 8 x 8 words at once.
+            let mut r = [_mm512_setzero_si512(); 8];
+            for (i, r) in r.iter_mut().enumerate() {
+                let low = _mm512_castsi256_si512(_mm256_loadu_si256(rows[i].as_ptr().cast()));
+                let high = _mm256_loadu_si256(rows[i + 8].as_ptr().cast());
+                *r = _mm512_inserti64x4::<1>(low, high);
+            }
+            // Of four rows: word i in the even quarters, word i + 4 in the odd ones.
+            let mut quads = [[_mm512_setzero_si512(); 4]; 2];
+            for (quad, r) in quads.iter_mut().zip(r.as_chunks::<4>().0) {
+                let a = [_mm512_unpacklo_epi32(r[0], r[1]), _mm512_unpackhi_epi32(r[0], r[1])];
+                let b = [_mm512_unpacklo_epi32(r[2], r[3]), _mm512_unpackhi_epi32(r[2], r[3])];
+                for i in 0..2 {
+                    quad[2 * i] = _mm512_unpacklo_epi64(a[i], b[i]);
+                    quad[2 * i + 1] = _mm512_unpackhi_epi64(a[i], b[i]);
+                }
+            }
+            let even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+            let odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+            for (i, (&a, &b)) in quads[0].iter().zip(&quads[1]).enumerate() {
+                words[i] = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, even, b));
+                words[i + 4] = _mm512_castsi512_ps(_mm512_permutex2var_epi64(a, odd, b));
+            }
+        }
+        words
     }
 
     #[inline(always)]

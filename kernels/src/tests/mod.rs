@@ -6,6 +6,7 @@ mod conv;
 mod linear;
 mod math;
 mod norm;
+mod quant;
 
 use crate::simd::Isa;
 
