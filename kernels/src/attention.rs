@@ -247,22 +247,24 @@ impl Queries<'_> {
     ) {
         let (first, end) = (keys.start / LANES, keys.end.div_ceil(LANES));
         let mut panel = first;
-        while panel + 2 <= end {
+        while R <= S::PAIRED_ROWS && panel + 2 <= end {
             self.scores::<S, R, 2>(s, state, scores, row, panel, panel - first);
             panel += 2;
         }
-        if panel < end {
+        while panel < end {
             self.scores::<S, R, 1>(s, state, scores, row, panel, panel - first);
+            panel += 1;
         }
         let queries = &mut state.max[row..row + R];
         let rescale = softmax(s, scores, keys.len(), queries, &mut state.total[row..row + R]);
         let mut panel = 0;
-        while panel + 2 <= state.panels {
+        while R <= S::PAIRED_ROWS && panel + 2 <= state.panels {
             self.add_values::<S, R, 2>(s, state, scores, &rescale, row, keys.clone(), panel);
             panel += 2;
         }
-        if panel < state.panels {
-            self.add_values::<S, R, 1>(s, state, scores, &rescale, row, keys, panel);
+        while panel < state.panels {
+            self.add_values::<S, R, 1>(s, state, scores, &rescale, row, keys.clone(), panel);
+            panel += 1;
         }
     }
 

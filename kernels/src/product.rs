@@ -155,12 +155,13 @@ impl<A: Source> Block<'_, A> {
         inputs: Range<usize>,
     ) {
         let Range { start: mut panel, end } = self.weight.panels;
-        while panel + 2 <= end {
+        while R <= S::PAIRED_ROWS && panel + 2 <= end {
             self.tile::<S, R, 2>(s, strip, rows.clone(), inputs.clone(), panel);
             panel += 2;
         }
-        if panel < end {
-            self.tile::<S, R, 1>(s, strip, rows, inputs, panel);
+        while panel < end {
+            self.tile::<S, R, 1>(s, strip, rows.clone(), inputs.clone(), panel);
+            panel += 1;
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
 
     /// Rows of the register tile of a matrix product. It changes speed only.
     const TILE_ROWS: usize;
+    /// The most rows whose sums with two panels fit the registers: taller tiles take one panel.
+    const PAIRED_ROWS: usize;
 
     fn splat(self, x: f32) -> Self::V;
     fn load(self, from: &[f32; LANES]) -> Self::V;

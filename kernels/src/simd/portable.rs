@@ -21,7 +21,9 @@ fn zip(a: [f32; LANES], b: [f32; LANES], op: impl Fn(f32, f32) -> f32) -> [f32; 
 impl Simd for Portable {
     type V = [f32; LANES];
 
+    // On AArch64, 6 rows x 4 registers of sums and 4 of weights: 28 of the 32 registers.
     const TILE_ROWS: usize = 6;
+    const PAIRED_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

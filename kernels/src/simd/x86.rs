@@ -60,8 +60,10 @@ macro_rules! shift_halves {
 impl Simd for Avx2 {
     type V = [__m256; 2];
 
-    // 6 rows x 2 registers of sums, 2 of weights and 1 of activations: 15 of the 16 registers.
+    // 6 rows x 2 registers of sums, 2 of weights and 1 of activations: 15 of the 16 registers. With
+    // two panels, 2 rows x 4 registers of sums and 4 of weights: 13.
     const TILE_ROWS: usize = 6;
+    const PAIRED_ROWS: usize = 2;
 
     halves! {
         add = _mm256_add_ps;
@@ -218,6 +220,7 @@ impl Simd for Avx512 {
 
     // 12 rows x 2 registers of sums: 24 of the 32 registers.
     const TILE_ROWS: usize = 12;
+    const PAIRED_ROWS: usize = 12;
 
     whole! {
         add = _mm512_add_ps;
