@@ -3,18 +3,22 @@
 //! `cargo bench -p darkroom-kernels [-- part-of-a-name]`. Linear layers are timed in turns with the
 //! `gemm` crate, which candle multiplies with: the ratio holds on a machine that others use too,
 //! where the figures themselves waver. Both get what suits them: the kernels packed weights, `gemm`
-//! the plain `[n, k]` matrix as candle hands it over. Medians of five.
+//! the plain `[n, k]` matrix as candle hands it over. Quantised layers are timed in turns with packed
+//! `f32`. Medians of five.
 #![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use darkroom_kernels::quant::{self, Format, Matrix, Scale};
 use darkroom_kernels::{
     Activation, ConvGeometry, Packed, PackedConv, Segment, attention, conv2d, group_norm,
     instruction_set, layer_norm_modulate, linear, rms_norm_rope,
 };
 
 const SAMPLES: usize = 5;
+/// The formats whose speed is told: those that people use.
+const FORMATS: [Format; 5] = [Format::BF16, Format::F8E4M3, Format::Q8_0, Format::Q6K, Format::Q4K];
 /// A sample repeats its work until it lasts about this long.
 const SECONDS: f64 = 0.1;
 
@@ -25,6 +29,11 @@ fn main() {
     for (rows, n, k) in linear_shapes() {
         if "linear".contains(&filter) {
             bench_linear(rows, n, k, threads);
+        }
+    }
+    for rows in [1, 16, 256, 1024] {
+        if "quant".contains(&filter) {
+            bench_quant(rows, 3072, 3072);
         }
     }
     for (n, dim) in [(544, 32), (544, 128), (4608, 32), (4608, 128)] {
@@ -117,6 +126,30 @@ fn bench_linear(rows: usize, n: usize, k: usize, threads: usize) {
         flops / own,
         flops / other,
     );
+}
+
+/// Weights as they lie in a file, in turns with the packed `f32` that they stand for.
+fn bench_quant(rows: usize, n: usize, k: usize) {
+    let (x, w) = (numbers(rows * k), numbers(n * k));
+    let packed = Packed::new(&w, n, k);
+    let flops = 2e-9 * (rows * n * k) as f64;
+    for format in FORMATS {
+        // Any byte will do but one that makes a scale subnormal, which some processors are slow with.
+        let bytes = vec![0x31; format.row_bytes(k).expect("whole blocks") * n];
+        let matrix =
+            Matrix::new(format, n, k, &bytes, Scale::One).expect("as many bytes as needed");
+        let (mut y, mut z) = (vec![0.0; rows * n], vec![0.0; rows * n]);
+        let (none, act) = (None, Activation::None);
+        let mut file = || quant::linear(black_box(&x), rows, &matrix, none, act, &mut y);
+        let mut dense = || linear(black_box(&x), rows, &packed, none, act, &mut z);
+        let [file, dense] = times([&mut file, &mut dense]);
+        println!(
+            "quant {:>7} {rows:>5} x {k:>5} -> {n:>5}: {:7.1} GFLOP/s, {:.2} times packed f32",
+            format.name(),
+            flops / file,
+            dense / file,
+        );
+    }
 }
 
 fn bench_attention(n: usize, dim: usize) {
