@@ -47,7 +47,7 @@ struct Model {
 struct Running {
     /// A digest of its files.
     version: String,
-    /// What computes.
+    /// What computes; several devices have commas between them.
     #[schema(example = "cuda:0")]
     device: String,
     /// The type of numbers that it computes with.
@@ -96,7 +96,7 @@ struct Style {
 struct Queue {
     /// Jobs that wait, of everyone.
     waiting: usize,
-    /// Jobs that the device has, of everyone.
+    /// Jobs that the devices have, of everyone.
     running: usize,
     /// When all of them would be done, in seconds from now; null before the server has measured a
     /// step.
@@ -116,7 +116,7 @@ pub(super) enum Readiness {
     Ready,
     /// No more: the server is about to stop, and finishes what runs.
     Draining,
-    /// The model failed and could not be started again. The operator must look at it.
+    /// The model failed and could not be started again, on any device. The operator must look at it.
     Down,
 }
 

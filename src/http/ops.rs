@@ -3,7 +3,7 @@
 //! Monitors call these, so they take whatever parameters a monitor adds, and tell nothing of anyone.
 
 use super::{info::Readiness, state::App};
-use crate::service::Health;
+use crate::service::{EngineState, EngineStats, Health};
 use axum::{
     Json,
     extract::State,
@@ -38,6 +38,50 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     reason: Option<String>,
+    /// Each device, where there are several. Jobs are taken as long as one of them is ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    engines: Vec<Engine>,
+}
+
+/// A device that runs the model.
+#[derive(Debug, Serialize, ToSchema)]
+struct Engine {
+    /// Which.
+    #[schema(example = "cuda:0")]
+    device: String,
+    /// How it stands.
+    status: EngineStatus,
+    /// What happened last, where it is down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<String>,
+}
+
+/// How a device stands.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum EngineStatus {
+    /// It works, or would.
+    Ready,
+    /// The model failed on it and is being started again.
+    Rebuilding,
+    /// The model failed on it and could not be started again.
+    Down,
+    /// It has ended its work, because the server is about to stop.
+    Stopped,
+}
+
+impl From<EngineStats> for Engine {
+    fn from(engine: EngineStats) -> Self {
+        let (status, reason) = match engine.state {
+            EngineState::Ready => (EngineStatus::Ready, None),
+            EngineState::Rebuilding => (EngineStatus::Rebuilding, None),
+            EngineState::Down { reason } => (EngineStatus::Down, Some(reason)),
+            EngineState::Stopped => (EngineStatus::Stopped, None),
+        };
+        Self { device: engine.name, status, reason }
+    }
 }
 
 /// Ask whether the process lives
@@ -57,7 +101,8 @@ async fn healthz() -> Json<Alive> {
 
 /// Ask whether jobs are taken
 ///
-/// A server that is not ready still answers, and finishes what it has begun if it can.
+/// A server that is not ready still answers, and finishes what it has begun if it can. With several
+/// devices it is ready as long as one is.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -77,7 +122,9 @@ async fn readyz(State(app): State<App>) -> (StatusCode, Json<Ready>) {
         Readiness::Ready => StatusCode::OK,
         Readiness::Draining | Readiness::Down => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (code, Json(Ready { status, reason }))
+    let engines = app.service.engines();
+    let engines = if engines.len() > 1 { engines } else { Vec::new() };
+    (code, Json(Ready { status, reason, engines: engines.into_iter().map(Engine::from).collect() }))
 }
 
 /// Get metrics

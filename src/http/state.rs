@@ -34,7 +34,7 @@ pub struct Model {
 pub struct Running {
     /// Which files of that name: a digest of them.
     pub version: String,
-    /// What computes, as in `cpu` or `cuda:0`.
+    /// What computes, as in `cpu` or `cuda:0, cuda:1`.
     pub device: String,
     /// The type of computation, as in `bf16`.
     pub precision: String,

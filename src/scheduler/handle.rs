@@ -1,23 +1,23 @@
 //! What everyone else holds: [`Scheduler`], and a [`JobHandle`] for each job submitted.
 //!
-//! All of it may be called from any thread, from asynchronous code too: it sends commands and reads
-//! shared counts, and waits for the engine nowhere but where its documentation says so.
+//! All of it may be called from any thread, from asynchronous code too: it looks at the desk and sends
+//! commands, and waits for an engine nowhere but where its documentation says so.
 
 use super::{
     clock::Clock,
+    desk::Drained,
     policy::{JobId, Priority, User, Waiting},
     progress::{Outcome, Watcher, channel},
     queue::{Place, Ticket},
     shared::{Health, Shared},
     stats::Stats,
-    worker::{Command, Drained},
 };
 use crate::{
     domain::{ParamError, Pixels, Size},
     engine::{Cost, CostModel, Job, JobShape},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::Sender},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -73,7 +73,7 @@ pub enum SubmitError {
     /// The scheduler finishes what it has, and takes no more.
     #[error("no more jobs are taken: the server is about to stop")]
     Draining,
-    /// The engine failed and could not be built again.
+    /// Every engine failed and could not be built again.
     #[error("the engine is down: {reason}")]
     EngineDown {
         /// What happened last.
@@ -96,48 +96,50 @@ impl SubmitError {
     }
 }
 
-/// Stops the thread with the last handle.
+/// Stops the threads with the last handle.
 #[derive(Debug)]
-struct Owner {
-    commands: Sender<Command>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+pub(super) struct Owner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Owner {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, threads: Mutex::default() }
+    }
+
+    pub(super) fn add(&mut self, thread: JoinHandle<()>) {
+        self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // It may have stopped already.
-        drop(self.commands.send(Command::Stop));
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic there has ended every job as interrupted, and was printed.
-            drop(thread.join());
+        // They may have stopped already.
+        self.shared.stop();
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic there has ended every job as interrupted, and was printed.
+                drop(thread.join());
+            }
         }
     }
 }
 
-/// A handle to the scheduler. Dropping the last clone interrupts all jobs and waits for the engine's
-/// thread, which takes a step at most.
+/// A handle to the scheduler. Dropping the last clone interrupts all jobs and waits for the threads
+/// of the engines, which takes a step at most.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
-    commands: Sender<Command>,
     costs: Arc<dyn CostModel>,
     clock: Arc<dyn Clock>,
     _owner: Arc<Owner>,
 }
 
 impl Scheduler {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        commands: Sender<Command>,
-        costs: Arc<dyn CostModel>,
-        clock: Arc<dyn Clock>,
-        thread: Option<JoinHandle<()>>,
-    ) -> Self {
-        let owner = Owner { commands: commands.clone(), thread: Mutex::new(thread) };
-        Self { shared, commands, costs, clock, _owner: Arc::new(owner) }
+    pub(super) fn new(owner: Owner, costs: Arc<dyn CostModel>, clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Arc::clone(&owner.shared), costs, clock, _owner: Arc::new(owner) }
     }
 
     /// Weighs a job that is not there yet: what it would cost, or why it can never run.
@@ -168,7 +170,7 @@ impl Scheduler {
     /// [`SubmitError::QueueFull`].
     pub fn reserve(&self) -> Result<Place, SubmitError> {
         let place = self.shared.places.take().map_err(|taken| {
-            let stats = self.shared.stats();
+            let stats = self.stats();
             let jobs = u32::try_from(taken + stats.running).unwrap_or(u32::MAX).max(1);
             SubmitError::QueueFull {
                 position: taken + 1,
@@ -198,25 +200,36 @@ impl Scheduler {
         let cost = self
             .weigh(&JobShape { params: &job.params, images: &images })
             .inspect_err(|error| self.count(error))?;
+        let since = self.clock.now();
+        let mut desk = self.shared.desk();
+        // It may have come to that since the job was weighed.
+        if desk.closed || !desk.serves() {
+            let error = match desk.red() {
+                Some(reason) => SubmitError::EngineDown { reason },
+                None => SubmitError::Draining,
+            };
+            drop(desk);
+            self.count(&error);
+            return Err(error);
+        }
+        // Numbered on the desk: the queue is in the order of numbers.
         let id = JobId(self.shared.next_id.fetch_add(1, Ordering::SeqCst));
         let (reporter, watcher, outcome) = channel(id, place.position());
         self.shared.know(watcher.clone());
-        let waiting = Waiting { id, user, priority, cost, since: self.clock.now() };
-        let ticket = Box::new(Ticket { waiting, job, reporter, place });
-        if self.commands.send(Command::Submit(ticket)).is_err() {
-            self.count(&SubmitError::Draining);
-            return Err(SubmitError::Draining);
-        }
-        let commands = cancel_on_disconnect.then(|| self.commands.clone());
-        Ok(JobHandle { watcher, outcome, commands })
+        let waiting = Waiting { id, user, priority, cost, since };
+        desk.queue.push(Ticket { waiting, job, reporter, place });
+        desk.queue_changed = true;
+        drop(desk);
+        self.shared.wake();
+        let cancel = cancel_on_disconnect.then(|| Arc::clone(&self.shared));
+        Ok(JobHandle { watcher, outcome, cancel })
     }
 
-    /// Cancels a job. One in the queue leaves before the next step begins, one that runs takes no
-    /// step after the one that is under way. False where no such job waits or runs.
+    /// Cancels a job. One in the queue leaves at once, one that runs takes no step after the one that
+    /// is under way. False where no such job waits or runs.
     #[must_use]
     pub fn cancel(&self, id: JobId) -> bool {
-        let live = self.watch(id).is_some_and(|watcher| !watcher.status().is_over());
-        live && self.commands.send(Command::Cancel(id)).is_ok()
+        self.shared.cancel(id)
     }
 
     /// The news of a job: while it lives, and for a while after.
@@ -230,27 +243,26 @@ impl Scheduler {
     #[must_use]
     pub fn preview(&self, id: JobId) -> oneshot::Receiver<Option<Pixels>> {
         let (reply, answer) = oneshot::channel();
-        // Where the worker is gone the channel closes, which is the answer.
-        drop(self.commands.send(Command::Preview(id, reply)));
+        self.shared.preview(id, reply);
         answer
     }
 
     /// Takes no more jobs, interrupts those that wait, lets those that run end within a time,
-    /// interrupts the rest, and stops the thread. Told when that is done.
+    /// interrupts the rest, and stops the threads. Told when that is done.
     #[must_use]
     pub fn drain(&self, within: Duration) -> oneshot::Receiver<Drained> {
-        self.shared.draining.store(true, Ordering::SeqCst);
         let (reply, answer) = oneshot::channel();
-        drop(self.commands.send(Command::Drain(within, reply)));
+        self.shared.drain(self.clock.now().saturating_add(within), reply);
         answer
     }
 
-    /// Whether jobs are taken.
+    /// Whether jobs are taken: as long as one engine is there.
     #[must_use]
     pub fn health(&self) -> Health {
-        match self.shared.red() {
+        let desk = self.shared.desk();
+        match desk.red() {
             Some(reason) => Health::Red { reason },
-            None if self.shared.draining.load(Ordering::SeqCst) => Health::Draining,
+            None if desk.closed => Health::Draining,
             None => Health::Ready,
         }
     }
@@ -258,7 +270,15 @@ impl Scheduler {
     /// A copy of the counts.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { waiting: self.shared.places.taken(), ..self.shared.stats().clone() }
+        let engines = self.shared.desk().engines();
+        Stats {
+            waiting: self.shared.places.taken(),
+            running: engines.iter().map(|engine| engine.running).sum(),
+            memory: engines.iter().map(|engine| engine.memory).fold(0, u64::saturating_add),
+            rebuilds: engines.iter().map(|engine| engine.rebuilds).sum(),
+            engines,
+            ..self.shared.stats().clone()
+        }
     }
 
     fn count(&self, error: &SubmitError) {
@@ -272,7 +292,7 @@ pub struct JobHandle {
     watcher: Watcher,
     outcome: oneshot::Receiver<Outcome>,
     /// Where the job is to be cancelled with this handle.
-    commands: Option<Sender<Command>>,
+    cancel: Option<Arc<Shared>>,
 }
 
 impl JobHandle {
@@ -309,11 +329,9 @@ impl JobHandle {
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        if let Some(commands) = &self.commands
-            && !self.watcher.status().is_over()
-        {
-            // A worker that is gone has no job to cancel.
-            drop(commands.send(Command::Cancel(self.id())));
+        if let Some(shared) = &self.cancel {
+            // A job that has ended is nowhere.
+            shared.cancel(self.id());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The engine's keeper: the one place where its panics are caught and where it is built again.
 //!
-//! Only the worker uses it, on the engine's thread. It knows nothing of queues or users.
+//! Only its worker uses it, on the engine's thread. It knows nothing of queues or users.
 
 use super::progress::Fault;
 use crate::{
@@ -35,6 +35,25 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("no thread for the engine: {0}")]
     Thread(#[source] std::io::Error),
+    /// One of several engines.
+    #[error("{name}: {reason}")]
+    Engine {
+        /// What whoever started it calls it.
+        name: String,
+        /// Why it is not there.
+        #[source]
+        reason: Box<StartError>,
+    },
+    /// None was to be started.
+    #[error("there is no engine to start")]
+    NoEngine,
+}
+
+impl StartError {
+    /// The error as that of the engine of that name.
+    pub(super) fn of(self, name: String) -> Self {
+        Self::Engine { name, reason: Box::new(self) }
+    }
 }
 
 pub(super) struct Host {

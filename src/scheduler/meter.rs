@@ -60,6 +60,39 @@ impl Meter {
     }
 }
 
+/// When several engines will be done, where each further job goes to the one that is done first.
+#[derive(Clone, Debug)]
+pub(super) struct Forecast {
+    engines: Vec<(Meter, Work)>,
+}
+
+impl Forecast {
+    /// Engines with the work that they have. One that has measured nothing yet is taken to be as fast
+    /// as another.
+    pub(super) fn new(mut engines: Vec<(Meter, Work)>) -> Self {
+        let known = |(meter, _): &&(Meter, Work)| meter.step_unit.is_some();
+        if let Some((model, _)) = engines.iter().find(known).copied() {
+            for (meter, _) in engines.iter_mut().filter(|(meter, _)| meter.step_unit.is_none()) {
+                *meter = model;
+            }
+        }
+        Self { engines }
+    }
+
+    /// Adds a job, and says when it is done; none before a step was measured.
+    pub(super) fn add(&mut self, work: Work) -> Option<Duration> {
+        let done = |(meter, ahead): &&mut (Meter, Work)| (meter.predict(*ahead), ahead.sum());
+        let (meter, ahead) = self.engines.iter_mut().min_by_key(done)?;
+        *ahead = ahead.plus(work);
+        meter.predict(*ahead)
+    }
+
+    /// When all is done.
+    pub(super) fn end(&self) -> Option<Duration> {
+        self.engines.iter().map(|(meter, ahead)| meter.predict(*ahead)).max().flatten()
+    }
+}
+
 /// Work by its kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Work {
@@ -74,6 +107,11 @@ impl Work {
     pub(super) fn of(cost: &Cost) -> Self {
         let steps = cost.step.saturating_mul(u64::from(cost.steps));
         Self { steps, slices: cost.before.saturating_add(cost.after) }
+    }
+
+    /// Both kinds together.
+    pub(super) fn sum(self) -> u64 {
+        self.steps.saturating_add(self.slices)
     }
 
     pub(super) fn plus(self, other: Self) -> Self {

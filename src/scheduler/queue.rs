@@ -1,11 +1,11 @@
 //! The jobs that wait, in order of arrival, and the places in front of them.
 //!
-//! The worker owns the [`Queue`]. Its bound is kept by [`Places`], which the handle takes one of
-//! before a job exists, so that a full queue is told without asking the worker. It decides nothing:
-//! `policy` says who leaves.
+//! The [`Queue`] is part of the desk. Its bound is kept by [`Places`], which the handle takes one of
+//! before a job exists, so that a full queue is told at once. It decides nothing: `policy` says who
+//! leaves.
 
 use super::{
-    meter::{Meter, Work},
+    meter::{Forecast, Work},
     policy::{JobId, Waiting},
     progress::{Event, Reporter, Status},
 };
@@ -91,10 +91,12 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Puts a job in, in order of arrival: at the end, unless an engine gives it back.
     pub(super) fn push(&mut self, ticket: Ticket) {
         let Ticket { waiting, job, reporter, place } = ticket;
         self.rest.insert(waiting.id, Rest { job, reporter, place, told: None });
-        self.waiting.push(waiting);
+        let index = self.waiting.partition_point(|other| other.id < waiting.id);
+        self.waiting.insert(index, waiting);
     }
 
     /// The jobs in order of arrival, as the policy sees them.
@@ -116,14 +118,14 @@ impl Queue {
     }
 
     /// Tells each job its position, unless that is what it was told last. `order` is that of
-    /// leaving, `ahead` the work before the first.
-    pub(super) fn tell(&mut self, order: &[JobId], mut ahead: Work, meter: &Meter) {
+    /// leaving, `forecast` what the engines have before the first.
+    pub(super) fn tell(&mut self, order: &[JobId], mut forecast: Forecast) {
         let work: BTreeMap<JobId, Work> =
             self.waiting.iter().map(|job| (job.id, Work::of(&job.cost))).collect();
         for (index, id) in order.iter().enumerate() {
-            ahead = ahead.plus(work.get(id).copied().unwrap_or_default());
+            let eta = forecast.add(work.get(id).copied().unwrap_or_default());
             let Some(rest) = self.rest.get_mut(id) else { continue };
-            let (position, eta) = (index + 1, meter.predict(ahead));
+            let position = index + 1;
             if rest.told.replace(position) != Some(position) {
                 let status = Status::Queued { position, eta };
                 rest.reporter.tell(Event::Queued { position, eta }, status);

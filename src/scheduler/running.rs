@@ -2,7 +2,7 @@
 
 use super::{
     meter::{Meter, Work},
-    policy::{Active, Activity},
+    policy::{Active, Activity, Waiting},
     progress::{Event, Reporter, Stage, Status},
 };
 use crate::engine::{Job, Phase, Progress, Slot};
@@ -24,7 +24,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn new(active: Active, slot: Slot, job: Job, reporter: Reporter) -> Self {
+    pub(super) fn new(waiting: Waiting, slot: Slot, job: Job, reporter: Reporter) -> Self {
+        let active = Active::new(waiting);
         let nothing = Progress { done: 0, total: 0 };
         let steps = Progress { done: 0, total: active.job.cost.steps as usize };
         let (stage, progress, spent) = (Stage::Text, nothing, Duration::ZERO);
@@ -87,6 +88,11 @@ impl Running {
         let left = self.steps_left();
         let before = if self.active.activity == Activity::Preparing { cost.before } else { 0 };
         Work { steps: cost.step.saturating_mul(left), slices: before.saturating_add(cost.after) }
+    }
+
+    /// It, as the policy sees it.
+    pub(super) fn active(&self) -> Active {
+        Active { left: self.remaining().sum(), ..self.active.clone() }
     }
 
     /// Tells where it stands, with a step's event where there is one.

@@ -1,6 +1,6 @@
 //! What the scheduler counts, for metrics.
 //!
-//! The worker and the handle add to it, `/metrics` reads a copy. No names of people or of jobs.
+//! Workers and handles add to it, `/metrics` reads a copy. No names of people or of jobs.
 
 use super::policy::StopReason;
 use std::{collections::BTreeMap, time::Duration};
@@ -60,12 +60,45 @@ impl Histogram {
     }
 }
 
+/// How it stands with an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineState {
+    /// It works, or would.
+    Ready,
+    /// It failed and is being built again.
+    Rebuilding,
+    /// It failed and could not be built again.
+    Down {
+        /// What happened last.
+        reason: String,
+    },
+    /// Its thread ended, as it was told to.
+    Stopped,
+}
+
+/// An engine.
+#[derive(Clone, Debug)]
+pub struct EngineStats {
+    /// What whoever started it calls it.
+    pub name: String,
+    /// How it stands.
+    pub state: EngineState,
+    /// Jobs in it now.
+    pub running: usize,
+    /// Their predicted bytes.
+    pub memory: u64,
+    /// Denoising steps that it did.
+    pub steps: u64,
+    /// How often it was built again.
+    pub rebuilds: u64,
+}
+
 /// The counts since the start, and how things stand.
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// Jobs in the queue now.
     pub waiting: usize,
-    /// Jobs in the engine now.
+    /// Jobs in engines now.
     pub running: usize,
     /// Their predicted bytes.
     pub memory: u64,
@@ -87,8 +120,10 @@ pub struct Stats {
     pub ended: BTreeMap<&'static str, u64>,
     /// Refused submissions, by [`SubmitError::code`](super::SubmitError::code).
     pub refused: BTreeMap<&'static str, u64>,
-    /// How often the engine was built again.
+    /// How often an engine was built again.
     pub rebuilds: u64,
+    /// Each engine.
+    pub engines: Vec<EngineStats>,
 }
 
 impl Default for Stats {
@@ -107,6 +142,7 @@ impl Default for Stats {
             ended: BTreeMap::new(),
             refused: BTreeMap::new(),
             rebuilds: 0,
+            engines: Vec::new(),
         }
     }
 }

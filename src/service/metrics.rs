@@ -1,7 +1,7 @@
 //! What the service counts, as metrics. `/metrics` calls it; names and labels are a promise to
 //! dashboards, and no label holds anything that a person sent.
 
-use super::{Counts, Histogram, JobState, ModelName, StopReason};
+use super::{Counts, EngineState, EngineStats, Histogram, JobState, ModelName, StopReason};
 use crate::telemetry::{Exposition, Kind, resident};
 
 /// The states that a job can end in.
@@ -58,9 +58,9 @@ fn scheduler(text: &mut Exposition, counts: &Counts) {
     let stats = &counts.scheduler;
     let queue = "Jobs that wait, and requests that have taken a place among them.";
     text.single("darkroom_queue_jobs", Kind::Gauge, queue, stats.waiting);
-    let running = "Jobs that the device has.";
+    let running = "Jobs that the devices have.";
     text.single("darkroom_running_jobs", Kind::Gauge, running, stats.running);
-    let memory = "Bytes that the jobs of the device are predicted to take, beside the weights.";
+    let memory = "Bytes that the jobs of the devices are predicted to take, beside the weights.";
     text.single("darkroom_predicted_memory_bytes", Kind::Gauge, memory, stats.memory);
     let mut histogram = |name, help, of: &Histogram| {
         text.histogram(name, help, of.buckets(), of.count(), of.sum());
@@ -84,11 +84,31 @@ fn scheduler(text: &mut Exposition, counts: &Counts) {
     text.labelled(
         ("darkroom_jobs_ended_total", "state"),
         Kind::Counter,
-        "Jobs that the device is done with, by how they ended.",
+        "Jobs that the devices are done with, by how they ended.",
         ENDS.map(|state| (state.name(), of(stats.ended.get(state.name())))),
     );
     let rebuilds = "How often the model was started again after a failure.";
     text.single("darkroom_engine_rebuilds_total", Kind::Counter, rebuilds, stats.rebuilds);
+    engines(text, &stats.engines);
+}
+
+/// What is known of each device, by its number in the settings.
+fn engines(text: &mut Exposition, engines: &[EngineStats]) {
+    let numbers: Vec<String> = (0..engines.len()).map(|number| number.to_string()).collect();
+    let mut each = |name, kind, help, value: fn(&EngineStats) -> u64| {
+        let values = numbers.iter().map(String::as_str).zip(engines.iter().map(value));
+        text.labelled((name, "engine"), kind, help, values);
+    };
+    let up = "Whether a device runs the model: 1 where it does.";
+    each("darkroom_engine_up", Kind::Gauge, up, |engine| {
+        u64::from(engine.state == EngineState::Ready)
+    });
+    let running = "Jobs that a device has.";
+    each("darkroom_engine_running_jobs", Kind::Gauge, running, |engine| engine.running as u64);
+    let memory = "Bytes that the jobs of a device are predicted to take, beside the weights.";
+    each("darkroom_engine_predicted_memory_bytes", Kind::Gauge, memory, |engine| engine.memory);
+    let steps = "Denoising steps that a device has done.";
+    each("darkroom_engine_steps_total", Kind::Counter, steps, |engine| engine.steps);
 }
 
 fn of(count: Option<&u64>) -> u64 {

@@ -26,7 +26,9 @@ mod submit;
 pub use crate::{
     config::{Defaults, Style, Styles},
     imaging::{Limits as DecodeLimits, OutputFormat},
-    scheduler::{Health, Histogram, Priority, Progress, Stats, StopReason},
+    scheduler::{
+        EngineState, EngineStats, Health, Histogram, Priority, Progress, Stats, StopReason,
+    },
     store::Time,
 };
 pub use draft::{Draft, DraftError};
@@ -95,7 +97,7 @@ pub struct Options {
 pub struct QueueView {
     /// Jobs that wait, of all owners.
     pub waiting: usize,
-    /// Jobs that the device has, of all owners.
+    /// Jobs that the devices have, of all owners.
     pub running: usize,
     /// When all of them would be done; none before a step was measured.
     pub backlog: Option<Duration>,
@@ -329,6 +331,12 @@ impl Service {
     #[must_use]
     pub fn health(&self) -> Health {
         self.0.scheduler.health()
+    }
+
+    /// How it stands with each device.
+    #[must_use]
+    pub fn engines(&self) -> Vec<EngineStats> {
+        self.0.scheduler.stats().engines
     }
 
     /// Counts a request that was refused, by the code of its answer.

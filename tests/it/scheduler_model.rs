@@ -9,7 +9,10 @@ use darkroom::{
     engine::{Cost, Engine, Job, JobShape, PREVIEW_SIDE},
     model::weights::Target,
     pipeline::Pipeline,
-    scheduler::{Limits, Outcome, Priority, Request, SystemClock, User, spawn},
+    scheduler::{
+        BuildError, Factory, Limits, Outcome, Priority, Request, Scheduler, SystemClock, User,
+        spawn, spawn_all,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -57,15 +60,17 @@ fn limits() -> Limits {
     }
 }
 
-#[test]
-fn jobs_of_five_sizes_through_the_scheduler_give_the_bytes_they_give_alone() -> Result<()> {
+fn factory() -> Factory {
+    Box::new(|| Ok::<_, BuildError>(Box::new(load()?) as Box<dyn Engine>))
+}
+
+/// Runs each of the jobs alone, then all of them at once through the scheduler, and compares.
+fn compare(scheduler: &Scheduler) -> Result<()> {
     let mut pipeline = load()?;
     let mut alone = Vec::new();
     for job in jobs() {
         alone.push(run(&mut pipeline, job)?.0);
     }
-    let factory = || Ok(Box::new(load()?) as Box<dyn Engine>);
-    let scheduler = spawn(Box::new(factory), limits(), Arc::new(SystemClock::start()))?;
     let mut handles = Vec::new();
     for (index, job) in jobs().into_iter().enumerate() {
         let user = User::new(["ann", "bob"][index % 2]);
@@ -79,10 +84,28 @@ fn jobs_of_five_sizes_through_the_scheduler_give_the_bytes_they_give_alone() -> 
             other => bail!("job {index}: {other:?}"),
         }
     }
+    Ok(())
+}
+
+#[test]
+fn jobs_of_five_sizes_through_the_scheduler_give_the_bytes_they_give_alone() -> Result<()> {
+    let scheduler = spawn(factory(), limits(), Arc::new(SystemClock::start()))?;
+    compare(&scheduler)?;
     let stats = scheduler.stats();
     let (steps, mean) = (stats.batch_jobs.count(), stats.batch_jobs.mean());
     println!("{steps} steps of {mean:.2} jobs, {:.1} ms each", 1e3 * stats.step_seconds.mean());
     ensure!(mean > 1.0, "nothing was packed");
+    Ok(())
+}
+
+#[test]
+fn jobs_on_two_engines_give_the_bytes_they_give_alone() -> Result<()> {
+    let engines = ["cpu:0", "cpu:1"].map(|name| (name.to_owned(), factory()));
+    let scheduler = spawn_all(engines.into(), limits(), Arc::new(SystemClock::start()))?;
+    compare(&scheduler)?;
+    let steps: Vec<u64> = scheduler.stats().engines.iter().map(|engine| engine.steps).collect();
+    println!("steps of each engine: {steps:?}");
+    ensure!(steps.iter().all(|steps| *steps > 0), "one had nothing to do: {steps:?}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use super::{
     super::{
         meter::{Work, budget},
-        policy::{Active, Activity, JobId},
+        policy::{Activity, JobId},
         progress::{Event, Fault, Outcome},
         queue::Ticket,
         running::Running,
@@ -19,22 +19,22 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 impl Worker {
-    pub(super) fn admit(&mut self, id: JobId, now: Duration) {
-        let Some(ticket) = self.queue.take(id) else { return };
-        self.queue_changed = true;
+    pub(super) fn admit(&mut self, ticket: Ticket, now: Duration) {
+        if self.down {
+            return self.give_back(ticket);
+        }
         let Ticket { waiting, job, reporter, place } = ticket;
         drop(place);
         match self.host.admit(job.clone()) {
             Ok(slot) => {
                 let wait = now.saturating_sub(waiting.since).as_secs_f64();
                 self.shared.stats().wait_seconds.add(wait);
-                let active = Active { job: waiting, activity: Activity::Preparing, slices: 0 };
-                let job = Running::new(active, slot, job, reporter);
+                let job = Running::new(waiting, slot, job, reporter);
                 job.tell(Some(Event::Started), self.eta(&job));
                 self.running.push(job);
             }
             Err(fault) => {
-                self.end(id, reporter, Outcome::Failed(fault.clone()));
+                self.end(waiting.id, reporter, Outcome::Failed(fault.clone()));
                 self.mend(&fault);
             }
         }
@@ -73,6 +73,7 @@ impl Worker {
         if results.iter().any(|(_, result)| result.is_ok()) {
             self.host.succeeded();
             self.meter.step(took, work);
+            self.steps += 1;
             let mut stats = self.shared.stats();
             stats.step_seconds.add(took.as_secs_f64());
             stats.batch_tokens.add(tokens as f64);

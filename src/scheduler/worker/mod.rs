@@ -1,8 +1,8 @@
-//! The engine's thread: takes commands, asks the policy, drives the engine, tells what happened.
+//! The thread of an engine: takes commands, asks the policy, drives the engine, tells what happened.
 //!
 //! [`spawn`](super::spawn) runs a [`Worker`] on a thread of its own; tests call
 //! [`Worker::tick`] themselves. It decides nothing that `policy` could, and no engine's panic gets
-//! past `host`.
+//! past `host`. With the workers of other engines it shares the desk.
 
 mod drive;
 mod mend;
@@ -11,9 +11,9 @@ use super::{
     clock::Clock,
     host::{Factory, Host, StartError},
     meter::{Meter, Work},
-    policy::{self, Active, Credits, JobId, Limits},
-    progress::{Fault, Outcome, Reporter},
-    queue::{Queue, Ticket},
+    policy::{self, Active, JobId, Limits, Plan},
+    progress::{Outcome, Reporter},
+    queue::Ticket,
     running::Running,
     shared::Shared,
 };
@@ -21,35 +21,23 @@ use crate::{domain::Pixels, engine::CostModel};
 use std::{
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{Receiver, TryRecvError},
     },
     time::Duration,
 };
 use tokio::sync::oneshot;
 
-/// What the worker is told.
+/// What a worker is told. What is for all of them is on the desk.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Put a job into the queue.
-    Submit(Box<Ticket>),
-    /// End a job, wherever it is.
+    /// Look at the desk.
+    Wake,
+    /// End a job that runs.
     Cancel(JobId),
     /// Show how a job would look.
     Preview(JobId, oneshot::Sender<Option<Pixels>>),
-    /// Admit no more, let what runs end within a time, then stop.
-    Drain(Duration, oneshot::Sender<Drained>),
     /// Interrupt everything and stop.
     Stop,
-}
-
-/// How a drain went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
-    /// Running jobs that ended otherwise: done, failed or cancelled.
-    pub finished: usize,
-    /// Jobs that were interrupted, those in the queue included.
-    pub interrupted: usize,
 }
 
 /// What comes after a tick.
@@ -63,32 +51,31 @@ pub enum Tick {
     Stop,
 }
 
-#[derive(Debug)]
-struct Drain {
-    until: Duration,
-    done: Drained,
-    waiters: Vec<oneshot::Sender<Drained>>,
-}
-
-/// The owner of the engine.
+/// The owner of an engine.
 #[derive(Debug)]
 pub struct Worker {
+    /// The number of its engine.
+    number: usize,
     host: Host,
     clock: Arc<dyn Clock>,
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     limits: Limits,
-    queue: Queue,
     running: Vec<Running>,
-    credits: Credits,
     meter: Meter,
-    drain: Option<Drain>,
+    /// Steps that it did, and how often it was built again.
+    steps: u64,
+    rebuilds: u64,
     stopping: bool,
-    queue_changed: bool,
+    /// The engine is given up.
+    down: bool,
+    /// Another worker may wait for what has changed here.
+    changed: bool,
 }
 
 impl Worker {
     pub(super) fn build(
+        number: usize,
         factory: Factory,
         clock: Arc<dyn Clock>,
         commands: Receiver<Command>,
@@ -97,18 +84,19 @@ impl Worker {
         let mut host = Host::build(factory)?;
         let costs = host.cost_model()?;
         let worker = Self {
+            number,
             host,
             clock,
             commands,
             limits: shared.limits,
             shared,
-            queue: Queue::default(),
             running: Vec::new(),
-            credits: Credits::default(),
             meter: Meter::default(),
-            drain: None,
+            steps: 0,
+            rebuilds: 0,
             stopping: false,
-            queue_changed: false,
+            down: false,
+            changed: false,
         };
         Ok((worker, costs))
     }
@@ -131,12 +119,12 @@ impl Worker {
     ///
     /// 1. takes all commands that came;
     /// 2. stops, where it was told to or a drain is over;
-    /// 3. plans;
+    /// 3. plans, and takes out of the queue whom the plan admits;
     /// 4. admits;
     /// 5. one denoising step of all that are ready, in one batch;
     /// 6. text and picture work: a slice of a job, as long as a step, and of the next ones where more
     ///    jobs wait for such work than step;
-    /// 7. tells the queue its positions.
+    /// 7. tells the others how full the engine is, and the queue its positions.
     ///
     /// Commands are taken between slices too: one waits for a step or a slice at most, and a job that
     /// was cancelled takes no other step.
@@ -145,24 +133,18 @@ impl Worker {
         self.take_commands();
         // 2
         let now = self.clock.now();
-        let drained =
-            self.drain.as_ref().is_some_and(|drain| self.running.is_empty() || now >= drain.until);
-        if self.stopping || drained {
+        if self.stopping || self.is_drained(now) {
             self.stop();
             return Tick::Stop;
         }
-        if self.running.is_empty() && self.queue.waiting().is_empty() {
+        // 3
+        let Some((plan, tickets)) = self.plan(now) else {
             self.report();
             return Tick::Idle;
-        }
-        // 3
-        let active: Vec<Active> = self.running.iter().map(|job| job.active.clone()).collect();
-        let plan = policy::plan(self.queue.waiting(), &active, &self.limits, &self.credits, now);
-        *self.shared.stats().stops.entry(plan.stop).or_default() += 1;
+        };
         // 4
-        self.credits = plan.credits;
-        for id in plan.admit {
-            self.admit(id, now);
+        for ticket in tickets {
+            self.admit(ticket, now);
         }
         // 5
         let step = self.step(&plan.step);
@@ -171,6 +153,35 @@ impl Worker {
         // 7
         self.report();
         Tick::Again
+    }
+
+    fn is_drained(&self, now: Duration) -> bool {
+        let desk = self.shared.desk();
+        desk.drain.as_ref().is_some_and(|drain| self.running.is_empty() || now >= drain.until)
+    }
+
+    /// What to do, with those who are to be admitted; none where there is nothing.
+    fn plan(&self, now: Duration) -> Option<(Plan, Vec<Ticket>)> {
+        let active: Vec<Active> = self.running.iter().map(Running::active).collect();
+        let mut desk = self.shared.desk();
+        let idle = active.is_empty();
+        if self.down || (idle && desk.queue.waiting().is_empty()) {
+            return None;
+        }
+        let (waiting, peers) = (desk.queue.waiting(), desk.peers(self.number));
+        let plan = policy::plan(waiting, &active, &peers, &self.limits, &desk.credits, now);
+        *self.shared.stats().stops.entry(plan.stop).or_default() += 1;
+        if idle && plan.admit.is_empty() {
+            return None;
+        }
+        desk.credits = plan.credits.clone();
+        let tickets = desk.hand_out(&plan.admit, self.number);
+        let others_may_go = !tickets.is_empty() && !desk.queue.waiting().is_empty();
+        drop(desk);
+        if others_may_go {
+            self.shared.wake();
+        }
+        Some((plan, tickets))
     }
 
     fn take_commands(&mut self) {
@@ -188,38 +199,17 @@ impl Worker {
 
     fn apply(&mut self, command: Command) {
         match command {
-            Command::Submit(ticket) => {
-                if let Some(reason) = self.shared.red() {
-                    self.end_ticket(*ticket, Outcome::Failed(Fault::EngineDown { reason }));
-                } else if self.drain.is_some() || self.stopping {
-                    self.end_ticket(*ticket, Outcome::Interrupted);
-                } else {
-                    self.queue.push(*ticket);
-                    self.queue_changed = true;
-                }
-            }
+            Command::Wake => {}
             Command::Cancel(id) => {
-                if let Some(ticket) = self.queue.take(id) {
-                    self.end_ticket(ticket, Outcome::Cancelled);
-                } else if let Some(job) = self.remove(id) {
-                    self.leave(job, Outcome::Cancelled);
+                match self.remove(id) {
+                    Some(job) => self.leave(job, Outcome::Cancelled),
+                    // It ended, or this engine gave it back.
+                    None => {
+                        self.shared.cancel(id);
+                    }
                 }
-                self.queue_changed = true;
             }
             Command::Preview(id, reply) => self.preview(id, reply),
-            Command::Drain(within, reply) => {
-                let until = self.clock.now().saturating_add(within);
-                let drain = self.drain.get_or_insert_with(|| Drain {
-                    until,
-                    done: Drained::default(),
-                    waiters: Vec::new(),
-                });
-                drain.until = drain.until.min(until);
-                drain.waiters.push(reply);
-                for ticket in self.queue.clear() {
-                    self.end_ticket(ticket, Outcome::Interrupted);
-                }
-            }
             Command::Stop => self.stopping = true,
         }
     }
@@ -230,15 +220,8 @@ impl Worker {
         for job in std::mem::take(&mut self.running) {
             self.leave(job, Outcome::Interrupted);
         }
-        for ticket in self.queue.clear() {
-            self.end_ticket(ticket, Outcome::Interrupted);
-        }
         self.report();
-        let Some(Drain { done, waiters, until: _ }) = self.drain.take() else { return };
-        for waiter in waiters {
-            // Whoever asked may have gone.
-            let _ = waiter.send(done);
-        }
+        self.shared.left(self.number, None);
     }
 
     fn remove(&mut self, id: JobId) -> Option<Running> {
@@ -246,52 +229,42 @@ impl Worker {
         Some(self.running.remove(index))
     }
 
-    fn end_ticket(&mut self, ticket: Ticket, outcome: Outcome) {
-        let Ticket { waiting, reporter, place, job: _ } = ticket;
-        drop(place);
-        self.end(waiting.id, reporter, outcome);
-    }
-
     fn end(&mut self, id: JobId, reporter: Reporter, outcome: Outcome) {
-        if let Some(drain) = &mut self.drain {
-            let interrupted = matches!(outcome, Outcome::Interrupted);
-            drain.done.interrupted += usize::from(interrupted);
-            drain.done.finished += usize::from(!interrupted);
-        }
-        self.shared.ended(id, reporter.end(outcome));
+        self.shared.end(id, reporter, outcome);
+        self.changed = true;
     }
 
-    /// The work that is left of all that run.
-    fn backlog(&self) -> Work {
-        self.running.iter().fold(Work::default(), |sum, job| sum.plus(job.remaining()))
-    }
-
-    /// Tells the gauges, and those in the queue whose position is another than before.
+    /// Tells the others how full the engine is, the gauges, and those in the queue whose position is
+    /// another than before.
     fn report(&mut self) {
-        let mut ahead = self.backlog();
-        if std::mem::take(&mut self.queue_changed) {
-            let now = self.clock.now();
-            let order = policy::order(self.queue.waiting(), &self.limits, &self.credits, now);
-            self.queue.tell(&order, ahead, &self.meter);
+        let (now, number) = (self.clock.now(), self.number);
+        let backlog = self.running.iter().map(Running::remaining);
+        let mut desk = self.shared.desk();
+        let desk = &mut *desk;
+        if let Some(seat) = desk.seats.get_mut(number) {
+            seat.backlog = backlog.fold(Work::default(), Work::plus);
+            seat.running = self.running.iter().map(Running::active).collect();
+            (seat.meter, seat.steps, seat.rebuilds) = (self.meter, self.steps, self.rebuilds);
         }
-        for waiting in self.queue.waiting() {
-            ahead = ahead.plus(Work::of(&waiting.cost));
+        let mut forecast = desk.forecast();
+        if std::mem::take(&mut desk.queue_changed) {
+            let order = policy::order(desk.queue.waiting(), &self.limits, &desk.credits, now);
+            desk.queue.tell(&order, forecast.clone());
         }
-        let mut stats = self.shared.stats();
-        stats.running = self.running.len();
-        let memory = self.running.iter().map(|job| job.active.job.cost.memory);
-        stats.memory = memory.fold(0, u64::saturating_add);
-        stats.backlog = self.meter.predict(ahead);
+        for waiting in desk.queue.waiting() {
+            forecast.add(Work::of(&waiting.cost));
+        }
+        self.shared.stats().backlog = forecast.end();
+        if std::mem::take(&mut self.changed) && !desk.queue.waiting().is_empty() {
+            self.shared.wake();
+        }
     }
 }
 
 impl Drop for Worker {
-    /// Nobody takes jobs from here on. What is left of them tells that it was interrupted when it is
-    /// dropped, after this.
+    /// What is left of its jobs tells that it was interrupted when it is dropped, after this.
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.turn_red("the scheduler's thread panicked".to_owned());
-        }
-        self.shared.draining.store(true, Ordering::SeqCst);
+        let died = std::thread::panicking();
+        self.shared.left(self.number, died.then(|| "the scheduler's thread panicked".to_owned()));
     }
 }

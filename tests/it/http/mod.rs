@@ -24,7 +24,7 @@ use darkroom::{
     engine::fake::{Call, Control, FakeEngine, Work},
     http::{App, Model, Refused, Running, ServerOptions, Tls},
     imaging::{self, OutputFormat},
-    scheduler::{Factory, Limits, ManualClock, Tick, Worker, by_hand},
+    scheduler::{Factory, Limits, ManualClock, Tick, Worker, by_hand_all},
     service::{DecodeLimits, ModelName, Options, Parts, Service},
     store::{self, BlobMode, Plain, RealDisk, SledStore, Store},
 };
@@ -55,6 +55,8 @@ struct Setup {
     options: Options,
     work: Work,
     max_body: u64,
+    /// Engines, all but the first of which stand still.
+    engines: usize,
 }
 
 impl Default for Setup {
@@ -76,7 +78,7 @@ impl Default for Setup {
             decode: DecodeLimits::default(),
             images: 3,
         };
-        Self { limits, options, work: Work::default(), max_body: 16 << 20 }
+        Self { limits, options, work: Work::default(), max_body: 16 << 20, engines: 1 }
     }
 }
 
@@ -87,6 +89,7 @@ struct Bench {
     store: Arc<SledStore>,
     service: Service,
     worker: Worker,
+    _others: Vec<Worker>,
     control: Control,
     router: Router,
 }
@@ -111,13 +114,18 @@ impl Bench {
         let (store, _) = SledStore::open(options)?;
         let store = Arc::new(store);
         let (control, clock) = (Control::default(), ManualClock::default());
-        let (work, of_engine, its_clock) = (setup.work, control.clone(), clock.clone());
-        let factory: Factory = Box::new(move || {
-            let clock = its_clock.clone();
-            let spend = move |time| clock.advance(time);
-            Ok(Box::new(FakeEngine::new(work, of_engine.clone(), spend)))
-        });
-        let (scheduler, worker) = by_hand(factory, setup.limits, Arc::new(clock))?;
+        let engine = |number: usize| -> (String, Factory) {
+            let (work, of_engine, its_clock) = (setup.work, control.clone(), clock.clone());
+            let factory: Factory = Box::new(move || {
+                let clock = its_clock.clone();
+                let spend = move |time| clock.advance(time);
+                Ok(Box::new(FakeEngine::new(work, of_engine.clone(), spend)))
+            });
+            (format!("fake:{number}"), factory)
+        };
+        let engines = (0..setup.engines).map(engine).collect();
+        let (scheduler, mut workers) = by_hand_all(engines, setup.limits, Arc::new(clock))?;
+        let worker = workers.remove(0);
         let (name, version) = ("fake".to_owned(), "0123abcd".to_owned());
         let defaults =
             Defaults { num_inference_steps: 4, guidance_scale: 2.5, max_sequence_length: 32 };
@@ -142,7 +150,7 @@ impl Bench {
             darkroom::http::router(app),
             &server(setup.max_body, service.clone()),
         );
-        Ok(Self { folder, setup, store, service, worker, control, router })
+        Ok(Self { folder, setup, store, service, worker, _others: workers, control, router })
     }
 
     /// Another server, with what the disk holds at this moment: as if this one had been killed.

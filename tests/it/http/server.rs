@@ -223,6 +223,34 @@ async fn readiness_turns_down_with_the_engine() -> Result<()> {
 }
 
 #[tokio::test]
+async fn readiness_names_the_device_that_is_down_and_stays_while_another_is_not() -> Result<()> {
+    let mut bench = Bench::with(Setup { engines: 2, ..Setup::default() })?;
+    for seed in [1, 2] {
+        bench.control.plan(fails(seed));
+        bench.submit(&Form::edit(seed)?).await?;
+        bench.finish().await?;
+    }
+    let ready = bench.get("/readyz").await?;
+    ensure!(ready.status == 200, "{ready:?}");
+    let body = ready.json()?;
+    ensure!(body["status"] == "ready" && body.get("reason").is_none(), "{body}");
+    let engines = body["engines"].as_array().context("engines")?;
+    ensure!(engines.len() == 2 && engines[1] == json!({"device": "fake:1", "status": "ready"}));
+    ensure!(engines[0]["device"] == "fake:0" && engines[0]["status"] == "down", "{body}");
+    ensure!(engines[0]["reason"].is_string(), "{body}");
+    Metrics::of(&bench).await?.ensure(&[
+        ("darkroom_engine_up{engine=\"0\"}", 0.0),
+        ("darkroom_engine_up{engine=\"1\"}", 1.0),
+        ("darkroom_engine_running_jobs{engine=\"0\"}", 0.0),
+        ("darkroom_engine_predicted_memory_bytes{engine=\"1\"}", 0.0),
+        ("darkroom_engine_steps_total{engine=\"1\"}", 0.0),
+        ("darkroom_engine_rebuilds_total", 1.0),
+    ])?;
+    bench.submit(&Form::edit(3)?).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn monitors_may_add_parameters_of_their_own() -> Result<()> {
     let bench = Bench::new()?;
     for path in ["/healthz?probe=1", "/readyz?probe=1", "/metrics?name[]=x"] {

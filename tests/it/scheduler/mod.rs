@@ -1,5 +1,6 @@
 //! The scheduler over the fake engine, ticked by hand on a clock that only the fake moves.
 
+mod devices;
 mod ending;
 mod events;
 mod fairness;

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use darkroom::{
     engine::Cost,
     scheduler::{
-        Active, Activity, Credits, JobId, Limits, Plan, Priority, StopReason, User, Waiting, order,
-        plan,
+        Active, Activity, Credits, JobId, Limits, Peer, Plan, Priority, StopReason, User, Waiting,
+        order, plan,
     },
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -58,7 +58,22 @@ fn active(text: &str) -> Result<Active> {
         "done" => Activity::Finishing,
         other => anyhow::bail!("{other}"),
     };
-    Ok(Active { job: waiting(job)?, activity, slices })
+    let job = waiting(job)?;
+    let left = job.cost.work();
+    Ok(Active { job, activity, slices, left })
+}
+
+/// Another engine, of a lower number unless it is `later`, that takes jobs unless it is `closed`.
+struct Other {
+    running: Vec<Active>,
+    open: bool,
+    first: bool,
+}
+
+fn other(text: &str) -> Result<Other> {
+    let jobs: String = text.replace("later", "").replace("closed", "");
+    let (open, first) = (!text.contains("closed"), !text.contains("later"));
+    Ok(Other { running: list(&jobs, active)?, open, first })
 }
 
 fn list<T>(text: &str, parse: impl Fn(&str) -> Result<T>) -> Result<Vec<T>> {
@@ -76,7 +91,7 @@ fn show(plan: &Plan) -> String {
 
 #[test]
 fn the_policy_decides_as_the_table_says() -> Result<()> {
-    // what | running | waiting | decision
+    // what | running ; in another engine | waiting | decision
     let table = "
         nothing to do                      |                    |                   | admit queue_empty
         one job goes                       |                    | a1                | admit 1 queue_empty
@@ -108,14 +123,31 @@ fn the_policy_decides_as_the_table_says() -> Result<()> {
         interactive slices first           | a1b/done b2/text9  |                   | admit queue_empty slice 2 1
         aged slices as interactive         | a1b@9/done b2/text9|                   | admit queue_empty slice 1 2
         steps and a slice in one tick      | a1/step b2/text    | c3                | admit 3 queue_empty step 1 slice 2
+        to whom has less to do             | a1:10/step ; b2:30/step | c3           | admit 3 queue_empty step 1
+        not while another has less         | a1:30/step ; b2:20/step | c3           | admit other_engine step 1
+        as much in both, the first         | ; later            | a1                | admit 1 queue_empty
+        not the second                     | ;                  | a1                | admit other_engine
+        in turn between empty engines      | ; later            | a1:20 a2:5 a3:5   | admit 1 other_engine
+        here where there it has no room    | a1:30/step ; b2:20*60/step | c3*41     | admit 3 queue_empty step 1
+        nor one for another job            | a1:90/step ; b2:1/step b3:1/step c4:1/step | d5 | admit 5 queue_empty step 1
+        a closed engine is none            | a1:30/step ; closed | c3               | admit 3 queue_empty step 1
+        a user's limit counts both         | a1/step ; a2/step  | a3                | admit user_limit step 1
+        and the closed one                 | a1/step ; closed a2/step | a3          | admit user_limit step 1
     ";
     let lines: Vec<&str> = table.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut stops = BTreeMap::new();
     for line in &lines {
         let columns: Vec<&str> = line.split('|').map(str::trim).collect();
         let [what, running, queue, expected] = columns[..] else { anyhow::bail!("{line}") };
-        let (running, queue) = (list(running, active)?, list(queue, waiting)?);
-        let plan = plan(&queue, &running, &LIMITS, &Credits::default(), NOW);
+        let mut engines = running.split(';');
+        let running = list(engines.next().unwrap_or_default(), active)?;
+        let others = engines.map(other).collect::<Result<Vec<_>>>()?;
+        let mut peers = Vec::new();
+        for Other { running, open, first } in &others {
+            peers.push(Peer { running, open: *open, first: *first });
+        }
+        let queue = list(queue, waiting)?;
+        let plan = plan(&queue, &running, &peers, &LIMITS, &Credits::default(), NOW);
         ensure!(show(&plan) == expected, "{what}: {}, expected {expected}", show(&plan));
         *stops.entry(plan.stop).or_insert(0) += 1;
     }
@@ -145,7 +177,7 @@ fn users_who_keep_jobs_waiting_are_given_the_same_work_whatever_the_jobs_sizes()
         queue.push(waiting(&format!("{user}{id}:{}", sizes(user, id as u64 / 3)))?);
     }
     for _ in 0..500 {
-        let plan = plan(&queue, &[], &limits, &credits, NOW);
+        let plan = plan(&queue, &[], &[], &limits, &credits, NOW);
         credits = plan.credits;
         for id in plan.admit {
             let index = queue.iter().position(|job| job.id == id).context("admitted")?;
@@ -167,7 +199,7 @@ fn the_order_told_to_the_queue_is_the_order_of_admission() -> Result<()> {
     let limits = Limits { jobs: 1, ..LIMITS };
     let (mut left, mut credits, mut admitted) = (queue.clone(), Credits::default(), Vec::new());
     while !left.is_empty() {
-        let plan = plan(&left, &[], &limits, &credits, NOW);
+        let plan = plan(&left, &[], &[], &limits, &credits, NOW);
         credits = plan.credits;
         left.retain(|job| !plan.admit.contains(&job.id));
         admitted.extend(plan.admit);
@@ -180,14 +212,14 @@ fn the_order_told_to_the_queue_is_the_order_of_admission() -> Result<()> {
 #[test]
 fn who_has_nothing_waiting_saves_nothing_up() -> Result<()> {
     let queue = list("a1 b2:50", waiting)?;
-    let first = plan(&queue, &[], &Limits { jobs: 1, ..LIMITS }, &Credits::default(), NOW);
+    let first = plan(&queue, &[], &[], &Limits { jobs: 1, ..LIMITS }, &Credits::default(), NOW);
     ensure!(show(&first) == "admit 1 max_jobs");
     // b's credit of 10 is kept while it waits, and gone with its job.
     let queue = list("b2:50 c3:45", waiting)?;
-    let kept = plan(&queue, &[], &Limits { jobs: 1, ..LIMITS }, &first.credits, NOW);
+    let kept = plan(&queue, &[], &[], &Limits { jobs: 1, ..LIMITS }, &first.credits, NOW);
     ensure!(show(&kept) == "admit 2 max_jobs", "{}", show(&kept));
-    let gone = plan(&[], &[], &LIMITS, &first.credits, NOW).credits;
-    let fresh = plan(&queue, &[], &Limits { jobs: 1, ..LIMITS }, &gone, NOW);
+    let gone = plan(&[], &[], &[], &LIMITS, &first.credits, NOW).credits;
+    let fresh = plan(&queue, &[], &[], &Limits { jobs: 1, ..LIMITS }, &gone, NOW);
     ensure!(show(&fresh) == "admit 3 max_jobs", "{}", show(&fresh));
     Ok(())
 }

@@ -14,13 +14,19 @@
 //!
 //! **Order** is kept when room is short: the job whose turn it is waits for room, and none behind it
 //! overtakes, because a large job would otherwise wait for as long as small ones arrive.
+//!
+//! **Several engines** share one queue, its order and its credits. Each plans for itself and sees the
+//! others as [`Peer`]s. The job whose turn it is goes to the engine with the least work left among
+//! those that have room for it; until that one takes it, between two of its steps, nobody takes the
+//! next.
+
+mod lanes;
+mod room;
 
 use crate::engine::Cost;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use lanes::Lanes;
+use room::Load;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Whose job it is. Fairness and limits are between users.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,18 +109,38 @@ pub struct Active {
     pub activity: Activity,
     /// Slices that it was given in this activity.
     pub slices: u64,
+    /// Predicted work of it that is left.
+    pub left: u64,
+}
+
+impl Active {
+    pub(super) fn new(job: Waiting) -> Self {
+        let left = job.cost.work();
+        Self { job, activity: Activity::Preparing, slices: 0, left }
+    }
+}
+
+/// Another engine of the same queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// The jobs in it.
+    pub running: &'a [Active],
+    /// Whether it takes jobs: it is neither down nor being built again.
+    pub open: bool,
+    /// Whether it goes first where it has as much work left.
+    pub first: bool,
 }
 
 /// What may be used at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Jobs in the engine.
+    /// Jobs in an engine.
     pub jobs: usize,
-    /// Jobs of one user in the engine.
+    /// Jobs of one user in all engines together.
     pub jobs_per_user: usize,
-    /// Tokens of all jobs in the engine, and so of a batch.
+    /// Tokens of all jobs in an engine, and so of a batch.
     pub tokens: usize,
-    /// Predicted bytes of all jobs in the engine.
+    /// Predicted bytes of all jobs in an engine.
     pub memory: u64,
     /// Jobs in the queue.
     pub waiting: usize,
@@ -137,12 +163,20 @@ pub enum StopReason {
     MemoryBudget,
     /// All that wait belong to users who have as many jobs running as they may.
     UserLimit,
+    /// The next job is for another engine, which has less to do.
+    OtherEngine,
 }
 
 impl StopReason {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::QueueEmpty, Self::MaxJobs, Self::TokenBudget, Self::MemoryBudget, Self::UserLimit];
+    pub const ALL: [Self; 6] = [
+        Self::QueueEmpty,
+        Self::MaxJobs,
+        Self::TokenBudget,
+        Self::MemoryBudget,
+        Self::UserLimit,
+        Self::OtherEngine,
+    ];
 
     /// Its name in metrics.
     #[must_use]
@@ -153,6 +187,7 @@ impl StopReason {
             Self::TokenBudget => "token_budget",
             Self::MemoryBudget => "memory_budget",
             Self::UserLimit => "user_limit",
+            Self::OtherEngine => "other_engine",
         }
     }
 }
@@ -180,16 +215,17 @@ pub struct Plan {
     pub credits: Credits,
 }
 
-/// Decides a tick. `waiting` is in order of arrival.
+/// Decides a tick of an engine that has the jobs `running`. `waiting` is in order of arrival.
 #[must_use]
 pub fn plan(
     waiting: &[Waiting],
     running: &[Active],
+    peers: &[Peer<'_>],
     limits: &Limits,
     credits: &Credits,
     now: Duration,
 ) -> Plan {
-    let (admit, stop, credits) = admit(waiting, running, limits, credits, now);
+    let (admit, stop, credits) = admit(waiting, running, peers, limits, credits, now);
     let stepping = running.iter().filter(|active| active.activity == Activity::Stepping);
     // Admission keeps the sum of all jobs' tokens within a batch, so whoever is ready steps.
     let step = stepping.map(|active| active.job.id).collect();
@@ -217,36 +253,42 @@ pub fn order(waiting: &[Waiting], limits: &Limits, credits: &Credits, now: Durat
 fn admit(
     waiting: &[Waiting],
     running: &[Active],
+    peers: &[Peer<'_>],
     limits: &Limits,
     credits: &Credits,
     now: Duration,
 ) -> (Vec<JobId>, StopReason, Credits) {
-    let mut inside: Vec<&Waiting> = running.iter().map(|active| &active.job).collect();
+    let everywhere = peers.iter().flat_map(|peer| peer.running).chain(running);
     let mut lanes = Lanes::new(waiting, limits, credits, now);
-    lanes.limit(limits.jobs_per_user, &inside);
+    lanes.limit(limits.jobs_per_user, everywhere.map(|active| &active.job.user));
+    let others: Vec<(Load, bool)> = peers
+        .iter()
+        .filter(|peer| peer.open)
+        .map(|peer| (Load::of(peer.running), peer.first))
+        .collect();
+    let mut own = Load::of(running);
     let mut admitted = Vec::new();
     let stop = loop {
         if admitted.len() == waiting.len() {
             break StopReason::QueueEmpty;
         }
-        if inside.len() >= limits.jobs {
+        if own.jobs >= limits.jobs {
             break StopReason::MaxJobs;
         }
         let Some(turn) = lanes.next() else { break StopReason::UserLimit };
-        // A job alone always goes: submission refuses what the limits cannot hold, and a queue that
-        // nothing would ever leave is worse than a limit that is overstepped.
-        if !inside.is_empty() {
-            let tokens = inside.iter().map(|job| job.cost.tokens);
-            if tokens.fold(turn.job.cost.tokens, usize::saturating_add) > limits.tokens {
-                break StopReason::TokenBudget;
-            }
-            let memory = inside.iter().map(|job| job.cost.memory);
-            if memory.fold(turn.job.cost.memory, u64::saturating_add) > limits.memory {
-                break StopReason::MemoryBudget;
-            }
+        let cost = turn.job.cost;
+        if let Some(reason) = own.refuses(&cost, limits) {
+            break reason;
+        }
+        let before = |(other, first): &(Load, bool)| {
+            let less = if *first { other.work <= own.work } else { other.work < own.work };
+            less && other.refuses(&cost, limits).is_none()
+        };
+        if others.iter().any(before) {
+            break StopReason::OtherEngine;
         }
         let job = lanes.take(turn);
-        inside.push(job);
+        own = own.with(&cost, cost.work());
         admitted.push(job.id);
     };
     (admitted, stop, lanes.credits())
@@ -256,94 +298,4 @@ fn admit(
 fn class(job: &Waiting, limits: &Limits, now: Duration) -> usize {
     let aged = now.saturating_sub(job.since) >= limits.patience;
     usize::from(job.priority == Priority::Batch && !aged)
-}
-
-/// A user's waiting jobs.
-struct Lane<'a> {
-    user: &'a User,
-    /// By class, in order of arrival.
-    jobs: [VecDeque<&'a Waiting>; 2],
-    credit: u64,
-    /// How many more of them may go.
-    room: usize,
-}
-
-/// Whose turn it is.
-#[derive(Clone, Copy)]
-struct Turn<'a> {
-    job: &'a Waiting,
-    lane: usize,
-    class: usize,
-    /// What everyone who waits in that class is given.
-    quantum: u64,
-}
-
-/// Every user's lane, in the order of users.
-struct Lanes<'a> {
-    lanes: Vec<Lane<'a>>,
-    /// The first lane after the one whose turn was last.
-    first: usize,
-    last: Option<&'a User>,
-}
-
-impl<'a> Lanes<'a> {
-    fn new(waiting: &'a [Waiting], limits: &Limits, credits: &'a Credits, now: Duration) -> Self {
-        let mut jobs: BTreeMap<&User, [VecDeque<&Waiting>; 2]> = BTreeMap::new();
-        for job in waiting {
-            jobs.entry(&job.user).or_default()[class(job, limits, now)].push_back(job);
-        }
-        let lane = |(user, jobs)| {
-            let credit = credits.work.get(user).copied().unwrap_or(0);
-            Lane { user, jobs, credit, room: usize::MAX }
-        };
-        let lanes: Vec<Lane<'_>> = jobs.into_iter().map(lane).collect();
-        let last = credits.last.as_ref();
-        let first = lanes.partition_point(|lane| Some(lane.user) <= last);
-        Self { lanes, first, last }
-    }
-
-    /// Lets each user have `jobs` in the engine, with those who are `inside` already.
-    fn limit(&mut self, jobs: usize, inside: &[&Waiting]) {
-        for lane in &mut self.lanes {
-            let theirs = inside.iter().filter(|job| job.user == *lane.user).count();
-            lane.room = jobs.saturating_sub(theirs);
-        }
-    }
-
-    /// Whose turn it is among the users who have room.
-    fn next(&self) -> Option<Turn<'a>> {
-        let lanes = || self.lanes.iter().enumerate().filter(|(_, lane)| lane.room > 0);
-        let of_class = |class: usize| {
-            let heads = lanes().filter_map(move |(index, lane)| {
-                let job = *lane.jobs[class].front()?;
-                let quantum = job.cost.work().saturating_sub(lane.credit);
-                Some(Turn { job, lane: index, class, quantum })
-            });
-            // At equal need the turn passes on: first the users after the last one, then the others.
-            heads.min_by_key(|turn| (turn.quantum, turn.lane < self.first, turn.lane))
-        };
-        of_class(0).or_else(|| of_class(1))
-    }
-
-    /// Gives everyone the quantum of that turn, and takes its job out and its work from its user.
-    fn take(&mut self, turn: Turn<'a>) -> &'a Waiting {
-        let Turn { job, lane, class, quantum } = turn;
-        let waiting = |lane: &&mut Lane<'_>| lane.room > 0 && !lane.jobs[class].is_empty();
-        for lane in self.lanes.iter_mut().filter(waiting) {
-            lane.credit = lane.credit.saturating_add(quantum);
-        }
-        let lane = &mut self.lanes[lane];
-        lane.credit = lane.credit.saturating_sub(job.cost.work());
-        lane.room -= 1;
-        lane.jobs[class].pop_front();
-        (self.first, self.last) = (turn.lane + 1, Some(lane.user));
-        job
-    }
-
-    /// The credits of those who have a job left.
-    fn credits(self) -> Credits {
-        let left = self.lanes.iter().filter(|lane| lane.jobs.iter().any(|jobs| !jobs.is_empty()));
-        let work = left.filter(|lane| lane.credit > 0).map(|lane| (lane.user.clone(), lane.credit));
-        Credits { work: work.collect(), last: self.last.cloned() }
-    }
 }
