@@ -17,13 +17,16 @@ pub struct JobShape<'a> {
 /// The predicted cost of a job.
 ///
 /// Work is counted in units of the engine's own, the same in all three fields; how long a unit takes
-/// is measured by whoever schedules.
+/// is measured by whoever schedules. Bytes do not include the model's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Tokens that it adds to every batch it is in.
     pub tokens: usize,
-    /// Bytes that it needs at its peak, the model's weights excluded.
+    /// Bytes that it holds while it waits for its turn, or takes a step beside others.
     pub memory: u64,
+    /// Bytes that it needs besides while text, pictures or the result are under way, between slices of
+    /// that too.
+    pub peak: u64,
     /// Work before its first step: text and reference pictures.
     pub before: u64,
     /// Work of one denoising step.
@@ -35,6 +38,12 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Bytes that it needs at most.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.memory.saturating_add(self.peak)
+    }
+
     /// All of its work, at least 1: nothing is free, or a share of it could not be counted.
     #[must_use]
     pub fn work(&self) -> u64 {

@@ -23,6 +23,8 @@ pub struct Work {
     pub text: usize,
     /// Units for each reference picture.
     pub image: usize,
+    /// Bytes for each token that text, pictures and decoding need besides.
+    pub peak: u64,
     /// Pixels of the result that one unit of decoding makes.
     pub pixels_per_decode: usize,
     /// How long a unit of any of those takes.
@@ -38,6 +40,7 @@ impl Default for Work {
         Self {
             text: 2,
             image: 2,
+            peak: 0,
             pixels_per_decode: 1024,
             unit: Duration::from_millis(10),
             step: Duration::from_millis(20),
@@ -197,6 +200,7 @@ impl CostModel for Work {
         Ok(Cost {
             tokens,
             memory: 1000 * tokens as u64,
+            peak: self.peak * tokens as u64,
             before: (self.text + self.image * job.images.len()) as u64,
             step: tokens as u64,
             steps: job.params.num_inference_steps,

@@ -6,9 +6,9 @@
 //! tensor by tensor; `tests/memory` holds the counts against what is really allocated on a CPU.
 //! What candle's operations on a GPU allocate besides is not in them.
 //!
-//! The sum over jobs is an upper bound of what they take together: a step's activations grow with
-//! the tokens of its batch, and one job at a time is in another phase. It is not the least one, as
-//! every job is counted with its largest phase: mostly decoding, which they take in turns.
+//! `memory` is what a job holds before its first slice or in a step, whichever is more: a step's
+//! activations grow with the tokens of its batch, so what jobs take together is at most the sum of
+//! that, and the `peak`s of those that are in the middle of another phase.
 
 use super::{MAX_IMAGES, parts::Parts, sizes::Sizes};
 use crate::{
@@ -131,9 +131,11 @@ impl Costs {
         peak * self.number
     }
 
-    /// Bytes that a job holds besides the weights, in the worst of its phases.
-    fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes) -> f64 {
-        let mut inputs = images.iter().map(|&size| RGB * pixels(size)).sum::<f64>();
+    /// Bytes that a job holds besides the weights: between phases and in steps, and in the worst of its
+    /// phases.
+    fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes) -> (f64, f64) {
+        let given = images.iter().map(|&size| RGB * pixels(size)).sum::<f64>();
+        let mut inputs = given;
         let states = tokens.text * self.text_width * self.number;
         let embeddings = tokens.sequences * states;
         let scores = self.text_heads * tokens.text.powi(2) * self.number;
@@ -163,8 +165,9 @@ impl Costs {
         let steps = embeddings + latents + angles + states + kept;
 
         let decoding = self.vae_memory(pixels(sizes.generated), true);
-        let worst = text.max(embeddings + pictures).max(steps).max(decoding);
-        (UNCOUNTED * worst).max(SMALLEST)
+        let held = given.max(steps);
+        let worst = text.max(embeddings + pictures).max(held).max(decoding);
+        (UNCOUNTED * held, (UNCOUNTED * worst).max(SMALLEST))
     }
 }
 
@@ -221,9 +224,11 @@ impl CostModel for Costs {
         let layers = self.vae.layers_per_block;
         let encoding = sizes.references.iter().map(|&size| self.vae(pixels(size), layers));
         let prompts = tokens.sequences * tokens.text * T5 * self.text_width.powi(2);
+        let (held, worst) = self.memory(&tokens, job.images, &sizes);
         Ok(Cost {
             tokens: tokens.packed() as usize,
-            memory: self.memory(&tokens, job.images, &sizes) as u64,
+            memory: held as u64,
+            peak: (worst as u64).saturating_sub(held as u64),
             before: units(prompts + encoding.sum::<f64>()),
             step: units(tokens.sequences * self.step(tokens.each())),
             steps: job.params.num_inference_steps,

@@ -52,10 +52,11 @@ impl Seat {
         self.manned && matches!(self.state, EngineState::Ready | EngineState::Rebuilding)
     }
 
-    /// Predicted bytes of its jobs.
+    /// Predicted bytes of its jobs, one of which is at its peak.
     fn memory(&self) -> u64 {
-        let memory = self.running.iter().map(|active| active.job.cost.memory);
-        memory.fold(0, u64::saturating_add)
+        let costs = || self.running.iter().map(|active| active.job.cost);
+        let peak = costs().map(|cost| cost.peak).max().unwrap_or(0);
+        costs().fold(peak, |sum, cost| sum.saturating_add(cost.memory))
     }
 }
 

@@ -157,8 +157,8 @@ impl Scheduler {
             let (predicted, limit) = (cost.tokens, limits.tokens);
             return Err(SubmitError::TooManyTokens { predicted, limit });
         }
-        if cost.memory > limits.memory {
-            let (predicted, limit) = (cost.memory, limits.memory);
+        if cost.most() > limits.memory {
+            let (predicted, limit) = (cost.most(), limits.memory);
             return Err(SubmitError::TooMuchMemory { predicted, limit });
         }
         Ok(cost)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use darkroom::{
     config::Manifest,
     domain::{EditParams, Pixels, Prompt, ReferenceMethod, Size},
-    engine::{Engine, Job, JobShape, Phase, Slot},
+    engine::{Cost, Engine, Job, JobShape, Phase, Slot},
     model::weights::Target,
     pipeline::Pipeline,
 };
@@ -82,11 +82,16 @@ impl Case {
         Ok(Job { params: self.params(), images })
     }
 
-    /// Bytes that the cost model predicts.
-    pub(crate) fn predicted(&self, pipeline: &Pipeline) -> Result<f64> {
+    /// What the cost model predicts.
+    fn cost(&self, pipeline: &Pipeline) -> Result<Cost> {
         let images: Vec<Size> = self.images.iter().map(|&(w, h)| Size::new(w, h)).collect();
         let params = self.params();
-        Ok(pipeline.cost(&JobShape { params: &params, images: &images })?.memory as f64)
+        Ok(pipeline.cost(&JobShape { params: &params, images: &images })?)
+    }
+
+    /// Bytes that the cost model predicts.
+    pub(crate) fn predicted(&self, pipeline: &Pipeline) -> Result<f64> {
+        Ok(self.cost(pipeline)?.most() as f64)
     }
 }
 
@@ -189,6 +194,56 @@ pub(crate) fn measure(pipeline: &mut Pipeline, cases: &[Case]) -> Result<Peaks> 
         peaks.note(3);
         pipeline.release(slot);
     }
+    Ok(peaks)
+}
+
+/// Bytes that jobs in one engine are allowed for by the scheduler: what all hold, and the largest peak.
+pub(crate) fn together(pipeline: &Pipeline, cases: &[Case]) -> Result<f64> {
+    let costs = cases.iter().map(|case| case.cost(pipeline)).collect::<Result<Vec<_>>>()?;
+    let held: u64 = costs.iter().map(|cost| cost.memory).sum();
+    let peak = costs.iter().map(|cost| cost.peak).max();
+    Ok((held + peak.unwrap_or(0)) as f64)
+}
+
+/// The peaks of jobs in one engine as the scheduler has them: while the result of the first is under
+/// way the others step.
+pub(crate) fn interleaved(pipeline: &mut Pipeline, cases: &[Case]) -> Result<Peaks> {
+    let step = |pipeline: &mut Pipeline, slots: &[Slot]| -> Result<()> {
+        for outcome in pipeline.step(slots) {
+            outcome.result?;
+        }
+        Ok(())
+    };
+    let mut peaks = Peaks::start();
+    let mut slots: Vec<Slot> = Vec::new();
+    for case in cases {
+        let slot = pipeline.admit(case.job()?)?;
+        while !matches!(pipeline.advance(slot, Duration::ZERO)?, Phase::Ready) {}
+        slots.push(slot);
+    }
+    peaks.note(1);
+    step(pipeline, &slots)?;
+    peaks.note(2);
+    let (first, others) = slots.split_first().context("no jobs")?;
+    step(pipeline, &[*first])?;
+    let mut waiting = true;
+    loop {
+        match pipeline.advance(*first, Duration::ZERO)? {
+            // Near the end pictures are at their largest.
+            Phase::Decoding(progress) if waiting && 4 * progress.done > 3 * progress.total => {
+                step(pipeline, others)?;
+                waiting = false;
+            }
+            Phase::Done(_) => break,
+            _ => {}
+        }
+    }
+    pipeline.release(*first);
+    for slot in others {
+        while !matches!(pipeline.advance(*slot, Duration::ZERO)?, Phase::Done(_)) {}
+        pipeline.release(*slot);
+    }
+    peaks.note(3);
     Ok(peaks)
 }
 

@@ -15,6 +15,9 @@
 //! **Order** is kept when room is short: the job whose turn it is waits for room, and none behind it
 //! overtakes, because a large job would otherwise wait for as long as small ones arrive.
 //!
+//! **Memory**: a job holds its [`Cost::peak`] from the first to the last slice of an activity. So as
+//! many are in the middle of one as have room, at least one, and the others begin when these are done.
+//!
 //! **Several engines** share one queue, its order and its credits. Each plans for itself and sees the
 //! others as [`Peer`]s. The job whose turn it is goes to the engine with the least work left among
 //! those that have room for it; until that one takes it, between two of its steps, nobody takes the
@@ -238,7 +241,9 @@ pub fn plan(
     let slicing = running.iter().filter(|active| active.activity != Activity::Stepping);
     let mut slicing: Vec<&Active> = slicing.collect();
     slicing.sort_by_key(order);
-    let slice = slicing.iter().map(|active| active.job.id).collect();
+    let inside = waiting.iter().filter(|job| admit.contains(&job.id));
+    let load = inside.fold(Load::of(running), |load, job| load.with(&job.cost, 0));
+    let slice = room::begin(slicing, load, limits);
     Plan { admit, stop, step, slice, credits }
 }
 

@@ -24,8 +24,8 @@ const LIMITS: Limits = Limits {
     remembered: 0,
 };
 
-/// `a1:30` is job 1 of user a, 30 tokens and units of work; `*5` gives it 5 bytes instead of 1, `b`
-/// makes it a batch job, `@7` lets it wait since second 7 instead of 99.
+/// `a1:30` is job 1 of user a, 30 tokens and units of work; `*5` gives it 5 bytes instead of 1, `^7` 7
+/// more at its peak, `b` makes it a batch job, `@7` lets it wait since second 7 instead of 99.
 fn waiting(text: &str) -> Result<Waiting> {
     let number = |mark: char| -> Result<Option<u64>> {
         let Some((_, tail)) = text.split_once(mark) else { return Ok(None) };
@@ -38,6 +38,7 @@ fn waiting(text: &str) -> Result<Waiting> {
     let cost = Cost {
         tokens: work as usize,
         memory: number('*')?.unwrap_or(1),
+        peak: number('^')?.unwrap_or(0),
         before: work,
         ..Cost::default()
     };
@@ -123,6 +124,17 @@ fn the_policy_decides_as_the_table_says() -> Result<()> {
         interactive slices first           | a1b/done b2/text9  |                   | admit queue_empty slice 2 1
         aged slices as interactive         | a1b@9/done b2/text9|                   | admit queue_empty slice 1 2
         steps and a slice in one tick      | a1/step b2/text    | c3                | admit 3 queue_empty step 1 slice 2
+        a peak beside what others hold     | a1*30^50/step      | b2*20^10          | admit 2 queue_empty step 1
+        a byte too much beside it          | a1*30^50/step      | b2*21^10          | admit memory_budget step 1
+        whichever peak is larger           | a1*30^10/step      | b2*20^51          | admit memory_budget step 1
+        one of several peaks counts        | a1*10^40/text b2*10^40/text | c3*40    | admit 3 queue_empty slice 1
+        two begin where both have room     | a1*10^40/text b2*10^40/text |          | admit queue_empty slice 1 2
+        the second waits where not         | a1*10^41/text b2*10^40/text |          | admit queue_empty slice 1
+        for the one that has begun         | a1*10^60/text3 b2*10^60/text |         | admit queue_empty slice 1
+        and none overtakes it              | a1*10^60/text3 b2*10^60/done c3/text | | admit queue_empty slice 1
+        steps hold no peak                 | a1*10^60/step b2*10^60/text |          | admit queue_empty step 1 slice 2
+        all peaks that are held count      | a1*5^40/text1 b2*5^40/text1 | c3*10    | admit 3 queue_empty slice 1 2
+        to the byte                        | a1*5^40/text1 b2*5^40/text1 | c3*11    | admit memory_budget slice 1 2
         to whom has less to do             | a1:10/step ; b2:30/step | c3           | admit 3 queue_empty step 1
         not while another has less         | a1:30/step ; b2:20/step | c3           | admit other_engine step 1
         as much in both, the first         | ; later            | a1                | admit 1 queue_empty

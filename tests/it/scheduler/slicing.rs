@@ -4,7 +4,7 @@ use super::{Bench, ensure_own, is_running, job, limits, small};
 use anyhow::{Result, ensure};
 use darkroom::{
     engine::fake::Work,
-    scheduler::{Clock, Status, Tick},
+    scheduler::{Clock, JobHandle, Limits, Stage, Status, Tick},
 };
 use std::time::Duration;
 
@@ -112,5 +112,37 @@ fn a_preview_is_shown_between_two_steps() -> Result<()> {
     bench.worker.tick();
     ensure!(late.blocking_recv()?.is_none());
     ensure!(super::ending(running)? == "done");
+    Ok(())
+}
+
+#[test]
+fn where_memory_is_short_one_job_is_done_with_its_peak_before_another_begins() -> Result<()> {
+    // A job has 128 tokens, and room for one peak is there beside what three hold.
+    let work = Work { peak: 2000, text: 20, ..Work::default() };
+    let tight = Limits { memory: 128 * (3 * 1000 + 2000), ..limits() };
+    for (limits, at_once) in [(tight, 1), (limits(), 3)] {
+        let mut bench = Bench::new(limits, work)?;
+        let jobs: Vec<_> = (0..3).map(|seed| job(seed, 128, 128, 3 + 2 * seed as u32)).collect();
+        let mut handles = Vec::new();
+        for job in &jobs {
+            handles.push(bench.submit("ann", job.clone())?);
+        }
+        let begun = |handle: &JobHandle| {
+            let Status::Running { stage, progress, .. } = handle.watcher().status() else {
+                return false;
+            };
+            stage != Stage::Steps && progress.done > 0
+        };
+        let (mut most, mut running) = (0, 0);
+        while bench.worker.tick() == Tick::Again {
+            most = most.max(handles.iter().filter(|handle| begun(handle)).count());
+            running = running.max(handles.iter().filter(|handle| is_running(handle)).count());
+        }
+        ensure!(running == 3, "{running} at once: there is room for all");
+        ensure!(most == at_once, "{most} in the middle of text, pictures or a result");
+        for (handle, job) in handles.into_iter().zip(&jobs) {
+            ensure_own(handle, job)?;
+        }
+    }
     Ok(())
 }

@@ -37,6 +37,7 @@ pub(super) const LEAKED: &str = "spool";
 const WORK: Work = Work {
     text: 1,
     image: 1,
+    peak: 0,
     pixels_per_decode: 4096,
     unit: Duration::from_millis(1),
     step: Duration::from_millis(10),
