@@ -1,6 +1,6 @@
 //! Models by name: the folder `models` with its manifests and style presets.
 
-use super::{AppError, Compute};
+use super::{AppError, Compute, serve::shown};
 use crate::{
     config::{Manifest, Styles},
     http,
@@ -95,7 +95,7 @@ impl Catalog {
         &self,
         entry: &ModelEntry,
         name: &ModelName,
-        compute: &Compute,
+        devices: &[Compute],
     ) -> Vec<http::Model> {
         let others = self.names().into_iter().filter(|other| *other != entry.name);
         let others = others.filter_map(|name| {
@@ -107,8 +107,8 @@ impl Catalog {
         let sizes = entry.manifest.sizing().preferred_sizes;
         let running = http::Running {
             version: name.version.clone(),
-            device: compute.device().to_owned(),
-            precision: compute.precision().to_owned(),
+            device: shown(devices, |device| device.device().to_owned()),
+            precision: devices.first().map_or("", Compute::precision).to_owned(),
             preferred_sizes: sizes.iter().map(|size| [size.width, size.height]).collect(),
         };
         let running = http::Model {

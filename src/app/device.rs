@@ -101,16 +101,26 @@ impl Compute {
 }
 
 impl Compute {
-    /// Opens the device that the settings name.
+    /// Opens the device that the settings name, the first of several.
     ///
     /// # Errors
     /// As [`Compute::open`].
     pub fn of(settings: &ModelSettings) -> Result<Self, AppError> {
-        let precision = match settings.dtype.as_str() {
-            "auto" => None,
-            dtype => Some(dtype.parse()?),
-        };
-        Self::open(settings.device.parse()?, precision)
+        let device = settings.devices.first().map_or("auto", String::as_str);
+        Self::named(device, &settings.dtype)
+    }
+
+    /// Opens every device that the settings name.
+    ///
+    /// # Errors
+    /// As [`Compute::open`].
+    pub(super) fn all(settings: &ModelSettings) -> Result<Vec<Self>, AppError> {
+        settings.devices.iter().map(|device| Self::named(device, &settings.dtype)).collect()
+    }
+
+    fn named(device: &str, dtype: &str) -> Result<Self, AppError> {
+        let precision = if dtype == "auto" { None } else { Some(dtype.parse()?) };
+        Self::open(device.parse()?, precision)
     }
 
     pub(super) fn is_cpu(&self) -> bool {

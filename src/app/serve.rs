@@ -13,7 +13,7 @@ use crate::{
     http::{self, Fingerprint, Refused, Server, ServerOptions, Tls},
     imaging,
     pipeline::Pipeline,
-    scheduler::{self, BuildError, Limits, Scheduler, SystemClock},
+    scheduler::{self, BuildError, Factory, Limits, Scheduler, SystemClock},
     service::{ModelName, Options, Parts, Service},
     store::{self, BlobMode, SledStore, SweepReport},
     telemetry,
@@ -80,11 +80,11 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
     let catalog = Catalog::find()?;
     let model = ModelEntry::find(&settings.model.name)?;
     let styles = catalog.styles()?;
-    let compute = Compute::of(&settings.model)?;
+    let devices = Compute::all(&settings.model)?;
     let (store, sweep) = SledStore::open(store_options(settings))?;
-    let memory = settings.scheduler.memory.unwrap_or_else(|| memory(&model, &compute));
+    let memory = settings.scheduler.memory.unwrap_or_else(|| memory(&model, &devices));
     tell(Notice::Loading(&model.name));
-    let scheduler = scheduler(settings, &model, &compute, memory)?;
+    let scheduler = scheduler(settings, &model, &devices, memory)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(AppError::Runtime)?;
@@ -100,7 +100,7 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
             options: options(settings),
         };
         let service = Service::start(parts)?;
-        let models = catalog.models(&model, &name, &compute).into();
+        let models = catalog.models(&model, &name, &devices).into();
         let app = http::App { service: service.clone(), models };
         // Before the address is open: whoever stops the server then must be heard.
         let mut stop = Stop::listen()?;
@@ -109,9 +109,9 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
             url: url(server.address(), settings.server.tls.mode),
             fingerprint: server.fingerprint(),
             model: name,
-            compute: compute.to_string(),
+            compute: shown(&devices, |device| device.to_string()),
             resident: telemetry::resident(),
-            jobs: memory,
+            jobs: memory.saturating_mul(devices.len() as u64),
             inputs: settings.limits.input_memory,
             store: settings.store.path.clone(),
             sealer,
@@ -162,7 +162,7 @@ impl Stop {
 fn scheduler(
     settings: &Settings,
     model: &ModelEntry,
-    compute: &Compute,
+    devices: &[Compute],
     memory: u64,
 ) -> Result<Scheduler, AppError> {
     let of = &settings.scheduler;
@@ -175,24 +175,44 @@ fn scheduler(
         patience: of.patience,
         remembered: REMEMBERED,
     };
-    let (folder, manifest) = (model.folder.clone(), model.manifest.clone());
-    let target = compute.target.clone();
-    let factory = Box::new(move || {
-        let pipeline = Pipeline::load(&folder, &manifest, &target, |_| {});
-        let pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
-        Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
-    });
-    Ok(scheduler::spawn(factory, limits, Arc::new(SystemClock::start()))?)
+    let engine = |compute: &Compute| {
+        let (folder, manifest) = (model.folder.clone(), model.manifest.clone());
+        let target = compute.target.clone();
+        let factory = Box::new(move || {
+            let pipeline = Pipeline::load(&folder, &manifest, &target, |_| {});
+            let pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+            Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
+        }) as Factory;
+        (compute.device().to_owned(), factory)
+    };
+    let engines = devices.iter().map(engine).collect();
+    Ok(scheduler::spawn_all(engines, limits, Arc::new(SystemClock::start()))?)
 }
 
-/// Bytes that jobs may take where nobody says how many: on a CPU half of what is free besides the
-/// model, so that the machine goes on as before.
-fn memory(model: &ModelEntry, compute: &Compute) -> u64 {
-    if !compute.is_cpu() {
+/// Devices in a list for a person, each once with how often it is there.
+pub(super) fn shown(devices: &[Compute], name: impl Fn(&Compute) -> String) -> String {
+    let names: Vec<String> = devices.iter().map(name).collect();
+    let mut once = names.clone();
+    once.dedup();
+    let counted =
+        once.iter().map(|name| match names.iter().filter(|other| *other == name).count() {
+            1 => name.clone(),
+            count => format!("{count} x {name}"),
+        });
+    counted.collect::<Vec<_>>().join(", ")
+}
+
+/// Bytes that the jobs of a device may take where nobody says how many: of a CPU half of what is free
+/// besides the model, so that the machine goes on as before. Engines on it share that, and each has the
+/// model for itself.
+fn memory(model: &ModelEntry, devices: &[Compute]) -> u64 {
+    if devices.iter().any(|device| !device.is_cpu()) {
         return GPU_MEMORY;
     }
-    let free = telemetry::available().unwrap_or(GPU_MEMORY).saturating_sub(model.bytes());
-    (free / 2).max(64 << 20)
+    let engines = devices.len().max(1) as u64;
+    let models = model.bytes().saturating_mul(engines);
+    let free = telemetry::available().unwrap_or(GPU_MEMORY).saturating_sub(models);
+    (free / 2 / engines).max(64 << 20)
 }
 
 /// How the settings open the store.

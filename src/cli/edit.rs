@@ -81,7 +81,7 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "X")]
     step_cache: Option<f32>,
 
-    /// What computes: auto, cpu, cuda:N or metal. [default: model.device]
+    /// What computes: auto, cpu, cuda:N or metal. [default: the first of model.device]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
@@ -119,7 +119,7 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
         .collect::<Result<Vec<_>, CliError>>()?;
     let own = &settings.model;
     let compute = Compute::of(&ModelSettings {
-        device: args.device.clone().unwrap_or_else(|| own.device.clone()),
+        devices: args.device.clone().map_or_else(|| own.devices.clone(), |device| vec![device]),
         dtype: args.dtype.clone().unwrap_or_else(|| own.dtype.clone()),
         ..own.clone()
     })?;

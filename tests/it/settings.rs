@@ -26,7 +26,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("STORE__PATH", "elsewhere", r#""elsewhere""#),
     ("STORE__BLOBS", "sled", r#""sled""#),
     ("MODEL__NAME", "flux1-kontext-dev", r#""flux1-kontext-dev""#),
-    ("MODEL__DEVICE", "cuda:1", r#""cuda:1""#),
+    ("MODEL__DEVICE", r#"["cuda:1", "cuda:0"]"#, r#"["cuda:1", "cuda:0"]"#),
     ("MODEL__DTYPE", "bf16", r#""bf16""#),
     ("SCHEDULER__JOBS", "2", "2"),
     ("SCHEDULER__JOBS_PER_USER", "1", "1"),
@@ -65,7 +65,7 @@ fn others() -> Result<Settings> {
         store: StoreSettings { path: "elsewhere".into(), blobs: Blobs::Sled },
         model: ModelSettings {
             name: "flux1-kontext-dev".to_owned(),
-            device: "cuda:1".to_owned(),
+            devices: names(&["cuda:1", "cuda:0"]),
             dtype: "bf16".to_owned(),
         },
         scheduler: SchedulerSettings {
@@ -130,13 +130,11 @@ fn config_toml_says_the_defaults_and_every_key_with_a_comment() -> Result<()> {
     ensure!(Settings::load(Some(&path), [])? == Settings::default());
     ensure!(load("", &[])? == Settings::default());
     ensure!(Settings::load(None, [])? == Settings::default(), "found in the working folder");
-
     let text = fs::read_to_string(&path)?;
     let mut written = BTreeSet::new();
     leaves("", &text.parse()?, &mut written);
     let known: BTreeSet<String> = OTHERS.iter().map(|(name, ..)| dotted(name)).collect();
     ensure!(written == known, "{:?}", written.symmetric_difference(&known));
-
     let lines: Vec<&str> = text.lines().collect();
     let is_key = |line: &str| line.contains(" = ") && !line.starts_with('#');
     let keys: Vec<_> = lines.windows(2).filter(|pair| is_key(pair[1])).collect();
@@ -217,7 +215,8 @@ fn a_wrong_value_is_said_with_its_key_and_what_is_allowed() -> Result<()> {
                    \"hooks.example:8443\"]";
     let folder = "the path of a folder, not empty and without control characters";
     let model = "a model's name or folder, not empty and without control characters";
-    let device = r#""auto", "cpu", "cuda:N" with the number of a device, or "metal""#;
+    let device =
+        r#""auto", "cpu", "cuda:N" or "metal", or an array of "cpu" or of different "cuda:N""#;
     for (assignment, expected) in [
         (r#"server.bind = "localhost:8484""#, address),
         (r#"server.bind = "127.0.0.1""#, address),
@@ -251,7 +250,10 @@ fn a_wrong_value_is_said_with_its_key_and_what_is_allowed() -> Result<()> {
         (r#"store.blobs = "Sled""#, r#"one of "files", "sled""#),
         (r#"model.name = """#, model),
         (r#"model.device = "cuda""#, device),
-        (r#"model.device = "cuda:x""#, device),
+        (r#"model.device = ["cuda:x"]"#, device),
+        ("model.device = []", device),
+        (r#"model.device = ["cpu", "cuda:0"]"#, device),
+        (r#"model.device = ["cuda:0", "cuda:0"]"#, device),
         (r#"model.dtype = "int8""#, r#"one of "auto", "f32", "bf16", "f16""#),
         ("scheduler.jobs = 65", "a whole number from 1 to 64"),
         ("scheduler.jobs_per_user = 0", "a whole number from 1 to 64"),

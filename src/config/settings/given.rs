@@ -104,6 +104,18 @@ impl Given<'_> {
         text.map(str::to_owned).ok_or_else(|| expected.to_owned())
     }
 
+    /// A text, or an array of texts, that are `allowed` together, all of which `expected` says.
+    pub(super) fn one_or_more(
+        self,
+        allowed: fn(&[String]) -> bool,
+        expected: &str,
+    ) -> Read<Vec<String>> {
+        let one = || Some(vec![self.as_text()?.to_owned()]);
+        // An array in a variable is a text as well.
+        let texts = self.as_texts().or_else(one).filter(|texts| allowed(texts));
+        texts.ok_or_else(|| expected.to_owned())
+    }
+
     /// An address of this machine alone.
     pub(super) fn loopback(self) -> Read<SocketAddr> {
         let address: Option<SocketAddr> = self.as_text().and_then(|text| text.parse().ok());

@@ -7,7 +7,7 @@ use super::{
     Blobs, Settings, TlsMode,
     given::{Given, Read},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 /// A key's dotted name, and what reads a value and puts it into its place.
 pub(super) type Key = (&'static str, fn(&mut Settings, Given<'_>) -> Read<()>);
@@ -24,6 +24,9 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// What a certificate's or a key's file may be, each for itself.
 const PEM: &str = "the path of a PEM file, without control characters";
+
+/// The most engines of a server.
+const DEVICES: usize = 16;
 
 /// How far from a known key a name may be to pass for a slip of the hand, in letters.
 const SLIP: usize = 3;
@@ -62,8 +65,9 @@ const KEYS: &[Key] = &[
         v.text(some, expected).map(|name| s.model.name = name)
     }),
     ("model.device", |s, v| {
-        let expected = "\"auto\", \"cpu\", \"cuda:N\" with the number of a device, or \"metal\"";
-        v.text(is_device, expected).map(|device| s.model.device = device)
+        let expected =
+            r#""auto", "cpu", "cuda:N" or "metal", or an array of "cpu" or of different "cuda:N""#;
+        v.one_or_more(are_devices, expected).map(|devices| s.model.devices = devices)
     }),
     ("model.dtype", |s, v| {
         let types = ["auto", "f32", "bf16", "f16"].map(|name| (name, name));
@@ -95,9 +99,17 @@ fn some(text: &str) -> bool {
     !text.is_empty()
 }
 
-fn is_device(text: &str) -> bool {
-    let number = |text: &str| text.parse::<usize>().is_ok();
-    ["auto", "cpu", "metal"].contains(&text) || text.strip_prefix("cuda:").is_some_and(number)
+fn are_devices(names: &[String]) -> bool {
+    let number = |name: &String| name.strip_prefix("cuda:")?.parse::<usize>().ok();
+    let numbers: Vec<usize> = names.iter().filter_map(number).collect();
+    match names {
+        [] => false,
+        [name] => ["auto", "cpu", "metal"].contains(&name.as_str()) || numbers.len() == 1,
+        // Two engines on one GPU would hold the weights twice; on a CPU that is for trying it out.
+        _ if names.len() > DEVICES => false,
+        _ if numbers.is_empty() => names.iter().all(|name| name == "cpu"),
+        _ => BTreeSet::from_iter(numbers).len() == names.len(),
+    }
 }
 
 /// The key of that name.

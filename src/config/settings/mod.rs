@@ -109,8 +109,9 @@ pub enum Blobs {
 pub struct ModelSettings {
     /// A model's name or folder.
     pub name: String,
-    /// `auto`, `cpu`, `cuda:N` or `metal`: which of them is there, only the device's owner knows.
-    pub device: String,
+    /// `auto`, `cpu`, `cuda:N` or `metal`: which of them is there, only the device's owner knows. Where
+    /// there are several, all are `cpu`, or all are different `cuda:N`; there is always one.
+    pub devices: Vec<String>,
     /// `auto`, `f32`, `bf16` or `f16`.
     pub dtype: String,
 }
@@ -118,13 +119,13 @@ pub struct ModelSettings {
 /// What runs at once, and what waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedulerSettings {
-    /// Jobs on the device.
+    /// Jobs on a device.
     pub jobs: usize,
-    /// Jobs of one user on the device.
+    /// Jobs of one user on all devices.
     pub jobs_per_user: usize,
     /// Tokens in one step of all jobs.
     pub tokens: usize,
-    /// Bytes that all jobs may need, by prediction; none where the server chooses.
+    /// Bytes that all jobs on a device may need, by prediction; none where the server chooses.
     pub memory: Option<u64>,
     /// Jobs that wait.
     pub queue: usize,
@@ -185,7 +186,7 @@ impl Default for StoreSettings {
 impl Default for ModelSettings {
     fn default() -> Self {
         let auto = || "auto".to_owned();
-        Self { name: "kontext-tiny".to_owned(), device: auto(), dtype: auto() }
+        Self { name: "kontext-tiny".to_owned(), devices: vec![auto()], dtype: auto() }
     }
 }
 

@@ -9,7 +9,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufReader, Write},
@@ -94,6 +94,24 @@ fn the_first_start_says_where_what_and_how_much() -> Result<()> {
     ensure!(results.ends_with(": 2 entries"), "a job and an image: {results}");
     ensure!(again.client().content(&image)?.starts_with(b"\x89PNG"));
     again.stop()?;
+    Ok(())
+}
+
+#[test]
+fn two_devices_serve_one_queue() -> Result<()> {
+    let place = Place::new()?;
+    let mut server = place.start(&[("MODEL__DEVICE", r#"["cpu", "cpu"]"#)])?;
+    let model = server.process.line("  model  ")?;
+    ensure!(model.ends_with(" on 2 x cpu in f32"), "{model}");
+    let client = server.client();
+    let jobs = (1..=4).map(|seed| client.submit(&Form::square(64, seed, 2).of(&png()?)));
+    for job in jobs.collect::<Result<Vec<_>>>()? {
+        client.until(&job, is("done"))?;
+    }
+    let ready: Value = serde_json::from_slice(&client.get("/readyz")?.body)?;
+    let engine = json!({"device": "cpu", "status": "ready"});
+    ensure!(ready == json!({"status": "ready", "engines": [engine, engine]}), "{ready}");
+    server.stop()?;
     Ok(())
 }
 
