@@ -109,24 +109,41 @@ fn units<S: Simd, D: Decoder<N>, const N: usize>(s: S, rows: &Rows<'_>, out: &mu
 }
 
 /// Writes the first `out.len()` weights of each row: `out[i]` holds weight `i` of each.
-#[inline(always)]
-pub(super) fn decode<S: Simd>(s: S, format: Format, rows: &Rows<'_>, out: &mut [Lanes]) {
-    match format {
-        Format::F32 => units::<S, floats::F32, 8>(s, rows, out),
-        Format::F16 => units::<S, floats::F16, 16>(s, rows, out),
-        Format::BF16 => units::<S, floats::Bf16, 16>(s, rows, out),
-        Format::F8E4M3 => units::<S, floats::F8e4m3, 32>(s, rows, out),
-        Format::F8E5M2 => units::<S, floats::F8e5m2, 32>(s, rows, out),
-        Format::Q8_0 => units::<S, legacy::Q8_0, 32>(s, rows, out),
-        Format::Q5_0 => units::<S, legacy::Q5_0, 32>(s, rows, out),
-        Format::Q5_1 => units::<S, legacy::Q5_1, 32>(s, rows, out),
-        Format::Q4_0 => units::<S, legacy::Q4_0, 32>(s, rows, out),
-        Format::Q4_1 => units::<S, legacy::Q4_1, 32>(s, rows, out),
-        Format::Q6K => units::<S, k_quants::Q6K, 256>(s, rows, out),
-        Format::Q5K => units::<S, k_quants::Q5K, 256>(s, rows, out),
-        Format::Q4K => units::<S, k_quants::Q4K, 256>(s, rows, out),
-        Format::Q3K => units::<S, k_quants::Q3K, 256>(s, rows, out),
-        Format::Q2K => units::<S, k_quants::Q2K, 256>(s, rows, out),
+///
+/// The one place where the decoders are compiled: they are long.
+pub(super) fn decode(isa: Isa, format: Format, rows: &Rows<'_>, out: &mut [Lanes]) {
+    isa.run(Decode { format, rows, out });
+}
+
+struct Decode<'a> {
+    format: Format,
+    rows: &'a Rows<'a>,
+    out: &'a mut [Lanes],
+}
+
+impl Kernel for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { format, rows, out } = self;
+        match format {
+            Format::F32 => units::<S, floats::F32, 8>(s, rows, out),
+            Format::F16 => units::<S, floats::F16, 16>(s, rows, out),
+            Format::BF16 => units::<S, floats::Bf16, 16>(s, rows, out),
+            Format::F8E4M3 => units::<S, floats::F8e4m3, 32>(s, rows, out),
+            Format::F8E5M2 => units::<S, floats::F8e5m2, 32>(s, rows, out),
+            Format::Q8_0 => units::<S, legacy::Q8_0, 32>(s, rows, out),
+            Format::Q5_0 => units::<S, legacy::Q5_0, 32>(s, rows, out),
+            Format::Q5_1 => units::<S, legacy::Q5_1, 32>(s, rows, out),
+            Format::Q4_0 => units::<S, legacy::Q4_0, 32>(s, rows, out),
+            Format::Q4_1 => units::<S, legacy::Q4_1, 32>(s, rows, out),
+            Format::Q6K => units::<S, k_quants::Q6K, 256>(s, rows, out),
+            Format::Q5K => units::<S, k_quants::Q5K, 256>(s, rows, out),
+            Format::Q4K => units::<S, k_quants::Q4K, 256>(s, rows, out),
+            Format::Q3K => units::<S, k_quants::Q3K, 256>(s, rows, out),
+            Format::Q2K => units::<S, k_quants::Q2K, 256>(s, rows, out),
+        }
     }
 }
 
@@ -147,35 +164,19 @@ pub(crate) fn dequantize_on(isa: Isa, format: Format, bytes: &[u8], out: &mut [f
     let run = RUN / format.block() * format.block_bytes();
     let parallel = parallel::worthwhile(4 * out.len());
     parallel::for_each_chunk(parallel, out, RUN * LANES, |i, out| {
-        isa.run(Runs { format, bytes: &bytes[i * LANES * run..], run, out });
-    });
-}
-
-/// Up to 16 runs of `RUN` numbers, which lie one behind the other; the last may be shorter.
-struct Runs<'a> {
-    format: Format,
-    bytes: &'a [u8],
-    /// Bytes of a run.
-    run: usize,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Runs<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let mut lanes = [Lanes::ZERO; RUN];
+        // Up to 16 runs, which lie one behind the other; the last may be shorter.
+        let bytes = &bytes[i * LANES * run..];
         let mut rows = [&[][..]; LANES];
         for (i, row) in rows.iter_mut().enumerate() {
-            let rest = self.bytes.get(i * self.run..).unwrap_or_default();
-            *row = &rest[..rest.len().min(self.run)];
+            let rest = bytes.get(i * run..).unwrap_or_default();
+            *row = &rest[..rest.len().min(run)];
         }
-        decode(s, self.format, &rows, &mut lanes);
-        for (lane, out) in self.out.chunks_mut(RUN).enumerate() {
+        let mut lanes = [Lanes::ZERO; RUN];
+        decode(isa, format, &rows, &mut lanes);
+        for (lane, out) in out.chunks_mut(RUN).enumerate() {
             for (out, lanes) in out.iter_mut().zip(&lanes) {
                 *out = lanes.0[lane];
             }
         }
-    }
+    });
 }

@@ -8,7 +8,7 @@ use super::Format;
 use super::decode::{Rows, decode};
 use crate::linear::{Activation, linear_on};
 use crate::product::{Piece, Weights};
-use crate::simd::{Isa, Kernel, LANES, Lanes, Simd};
+use crate::simd::{Isa, LANES, Lanes};
 
 /// Inputs that are decoded at a time: a block of any format.
 const INPUTS: usize = 256;
@@ -109,12 +109,9 @@ impl Weights for Matrix<'_> {
             // At least once: a layer of no inputs gives its bias.
             loop {
                 let inputs = start..self.k.min(start + INPUTS);
-                isa.run(Decode {
-                    matrix: self,
-                    panels: panels.clone(),
-                    inputs: inputs.clone(),
-                    lanes,
-                });
+                for (panel, out) in panels.clone().zip(lanes.chunks_mut(INPUTS)) {
+                    self.decode(isa, panel, start, &mut out[..inputs.len()]);
+                }
                 start = inputs.end;
                 task(Piece { lanes, stride: INPUTS, panels: panels.clone(), inputs });
                 if start == self.k {
@@ -125,42 +122,27 @@ impl Weights for Matrix<'_> {
     }
 }
 
-/// Decodes some inputs of some panels, each panel to its own `INPUTS` lanes.
-struct Decode<'a> {
-    matrix: &'a Matrix<'a>,
-    panels: Range<usize>,
-    inputs: Range<usize>,
-    lanes: &'a mut [Lanes],
-}
-
-impl Kernel for Decode<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Matrix { format, n, bytes, scale, .. } = *self.matrix;
+impl Matrix<'_> {
+    /// Decodes the inputs from `start` on of a panel, as many as `out` holds.
+    fn decode(&self, isa: Isa, panel: usize, start: usize, out: &mut [Lanes]) {
+        let Self { format, n, bytes, scale, .. } = *self;
         let row_bytes = bytes.len() / n;
-        let start = self.inputs.start / format.block() * format.block_bytes();
-        for (panel, out) in self.panels.zip(self.lanes.chunks_mut(INPUTS)) {
-            let mut rows: Rows<'_> = [&[]; LANES];
-            let mut scales = Lanes::ZERO;
-            for (i, row) in rows.iter_mut().enumerate() {
-                // The lanes beyond the last output are dropped: they may hold any row.
-                let output = (panel * LANES + i).min(n - 1);
-                *row = &bytes[output * row_bytes..][start..row_bytes];
-                scales.0[i] = match scale {
-                    Scale::One => 1.0,
-                    Scale::Tensor(scale) => scale,
-                    Scale::Rows(scales) => scales[output],
-                };
-            }
-            let out = &mut out[..self.inputs.len()];
-            decode(s, format, &rows, out);
-            if scale != Scale::One {
-                let scales = s.load(&scales.0);
-                for lanes in out {
-                    s.store(s.mul(s.load(&lanes.0), scales), &mut lanes.0);
-                }
+        let start = start / format.block() * format.block_bytes();
+        // The lanes beyond the last output are dropped: they may hold any row.
+        let output = |lane: usize| (panel * LANES + lane).min(n - 1);
+        let mut rows: Rows<'_> = [&[]; LANES];
+        for (lane, row) in rows.iter_mut().enumerate() {
+            *row = &bytes[output(lane) * row_bytes..][start..row_bytes];
+        }
+        decode(isa, format, &rows, out);
+        let scales: [f32; LANES] = match scale {
+            Scale::One => return,
+            Scale::Tensor(scale) => [scale; LANES],
+            Scale::Rows(scales) => std::array::from_fn(|lane| scales[output(lane)]),
+        };
+        for lanes in out {
+            for (x, scale) in lanes.0.iter_mut().zip(scales) {
+                *x *= scale;
             }
         }
     }
