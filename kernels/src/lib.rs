@@ -1,4 +1,4 @@
-//! The CPU kernels of Darkroom: matrix products, convolutions, attention and the norms between them.
+//! The kernels of Darkroom: matrix products, convolutions, attention and the norms between them.
 //!
 //! # Equal bytes, alone or batched
 //!
@@ -21,10 +21,13 @@
 //! matrix products share, `product` the blocks around it for `linear` and `conv`, `math` the
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
 //! `elementwise` are the kernels themselves, `keys` is attention for queries that come in bands, and
-//! `quant` is `linear` over weights in the formats of files.
+//! `quant` is `linear` over weights in the formats of files. `../cuda` holds the kernels for a GPU,
+//! and `cuda` launches them.
 
 mod attention;
 mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod elementwise;
 mod group_norm;
 mod keys;

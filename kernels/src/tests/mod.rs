@@ -3,6 +3,7 @@
 
 mod attention;
 mod conv;
+mod cuda;
 mod linear;
 mod math;
 mod norm;
