@@ -2,8 +2,9 @@
 //!
 //! [`Ops::Own`] runs this project's CPU kernels, whose every row is computed in an order that
 //! depends on that row alone: the same bytes alone or in a batch. [`Ops::Stock`] runs candle's
-//! operations, for CUDA and Metal until own kernels replace them; it runs on a CPU too, which is how
-//! the tests hold it against the goldens. Model code never asks which one it is.
+//! operations, for CUDA and Metal, with own kernels for CUDA where candle's would be slow or coarse
+//! (`cuda`); it runs on a CPU too, which is how the tests hold it against the goldens. Model code
+//! never asks which one it is.
 //!
 //! Layout: tokens are rows, `[rows, channels]`; pictures are channel-last, `[height, width,
 //! channels]`. All tensors that enter are contiguous.
@@ -11,6 +12,8 @@
 mod attention;
 mod bands;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod linear;
 mod norm;
 mod pixels;
@@ -29,8 +32,15 @@ use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};
 pub enum Ops {
     /// The kernels of this project; f32 on a CPU only.
     Own,
-    /// candle's operations, on any device and in any type.
+    /// candle's operations, on any device and in any type; on CUDA a few own kernels among them.
     Stock,
+}
+
+impl Ops {
+    /// Whether an own kernel computes a norm of `x` with all that follows it.
+    fn fused(self, x: &Tensor) -> bool {
+        self == Ops::Own || (cfg!(feature = "cuda") && x.device().is_cuda())
+    }
 }
 
 /// For each row of a packed matrix, the sequence that it belongs to.

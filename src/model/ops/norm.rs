@@ -9,6 +9,8 @@ use super::{
 use crate::model::{error::LoadError, weights::Weights};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use darkroom_kernels::GroupSums;
+#[cfg(feature = "cuda")]
+use {super::cuda, candle_core::CudaStorage};
 
 /// Multiply-adds that take as long as a group norm does for a number.
 const NUMBER: usize = 48;
@@ -26,16 +28,14 @@ impl Ops {
         scale: &Tensor,
         rows: &RowMap,
     ) -> Result<Tensor> {
-        match self {
-            Ops::Own => x.apply_op3_no_bwd(shift, scale, &OwnModulate { eps: eps as f32, rows }),
-            Ops::Stock => {
-                let x32 = x.to_dtype(DType::F32)?;
-                let x32 = x32.broadcast_sub(&x32.mean_keepdim(D::Minus1)?)?;
-                let variance = x32.sqr()?.mean_keepdim(D::Minus1)?;
-                let normed = x32.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
-                (normed * (rows.spread(scale)? + 1.0)?)? + rows.spread(shift)?
-            }
+        if self.fused(x) {
+            return x.apply_op3_no_bwd(shift, scale, &OwnModulate { eps: eps as f32, rows });
         }
+        let x32 = x.to_dtype(DType::F32)?;
+        let x32 = x32.broadcast_sub(&x32.mean_keepdim(D::Minus1)?)?;
+        let variance = x32.sqr()?.mean_keepdim(D::Minus1)?;
+        let normed = x32.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+        (normed * (rows.spread(scale)? + 1.0)?)? + rows.spread(shift)?
     }
 
     /// x + gate * u. x and u [rows, c]; gate [sequences, c].
@@ -62,6 +62,18 @@ struct OwnModulate<'a> {
     rows: &'a RowMap,
 }
 
+impl OwnModulate<'_> {
+    /// Rows and channels.
+    fn check(&self, x: &Layout, shift: &Layout, scale: &Layout) -> Result<(usize, usize)> {
+        let (rows, c) = matrix(x)?;
+        let (sequences, width) = matrix(shift)?;
+        expect("the shift's width", width, c)?;
+        check_rows(self.rows, rows, sequences)?;
+        expect("the scale's size", scale.shape().elem_count(), sequences * c)?;
+        Ok((rows, c))
+    }
+}
+
 impl CustomOp3 for OwnModulate<'_> {
     fn name(&self) -> &'static str {
         "layer_norm_modulate"
@@ -76,11 +88,7 @@ impl CustomOp3 for OwnModulate<'_> {
         scale: &CpuStorage,
         scale_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, c) = matrix(x_layout)?;
-        let (sequences, width) = matrix(shift_layout)?;
-        expect("the shift's width", width, c)?;
-        check_rows(self.rows, rows, sequences)?;
-        expect("the scale's size", scale_layout.shape().elem_count(), sequences * c)?;
+        let (rows, c) = self.check(x_layout, shift_layout, scale_layout)?;
         let mut y = vec![0.0; rows * c];
         darkroom_kernels::layer_norm_modulate(
             values(x, x_layout)?,
@@ -92,6 +100,21 @@ impl CustomOp3 for OwnModulate<'_> {
             &mut y,
         );
         output(y, (rows, c))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        shift: &CudaStorage,
+        shift_layout: &Layout,
+        scale: &CudaStorage,
+        scale_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.check(x_layout, shift_layout, scale_layout)?;
+        let modulation = [(shift, shift_layout), (scale, scale_layout)];
+        cuda::layer_norm_modulate((x, x_layout), self.eps, modulation, self.rows)
     }
 }
 
@@ -158,7 +181,7 @@ impl QkNorm {
     /// # Errors
     /// Where shapes do not fit, or the device fails.
     pub fn forward(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-        if self.ops == Ops::Own {
+        if self.ops.fused(x) {
             return x.apply_op3_no_bwd(cos, sin, self);
         }
         let (rows, width) = x.dims2()?;
@@ -176,6 +199,19 @@ impl QkNorm {
     }
 }
 
+impl QkNorm {
+    /// Rows and their width.
+    fn check(&self, x: &Layout, angles: [&Layout; 2]) -> Result<(usize, usize)> {
+        let (rows, width) = matrix(x)?;
+        let dim = self.weight.len();
+        expect("the width's rest by the head's size", width % dim, 0)?;
+        for layout in angles {
+            expect("the angles' number", layout.shape().elem_count(), rows * (dim / 2))?;
+        }
+        Ok((rows, width))
+    }
+}
+
 impl CustomOp3 for QkNorm {
     fn name(&self) -> &'static str {
         "rms_norm_rope"
@@ -190,12 +226,8 @@ impl CustomOp3 for QkNorm {
         sin: &CpuStorage,
         sin_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, width) = matrix(x_layout)?;
+        let (rows, width) = self.check(x_layout, [cos_layout, sin_layout])?;
         let dim = self.weight.len();
-        expect("the width's rest by the head's size", width % dim, 0)?;
-        for layout in [cos_layout, sin_layout] {
-            expect("the angles' number", layout.shape().elem_count(), rows * (dim / 2))?;
-        }
         let mut y = vec![0.0; rows * width];
         darkroom_kernels::rms_norm_rope(
             values(x, x_layout)?,
@@ -208,6 +240,21 @@ impl CustomOp3 for QkNorm {
             &mut y,
         );
         output(y, (rows, width))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        cos: &CudaStorage,
+        cos_layout: &Layout,
+        sin: &CudaStorage,
+        sin_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.check(x_layout, [cos_layout, sin_layout])?;
+        let angles = [(cos, cos_layout), (sin, sin_layout)];
+        cuda::rms_norm_rope((x, x_layout), self.eps as f32, &self.device, angles)
     }
 }
 
