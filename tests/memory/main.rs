@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
 
 mod measure;
+mod stock;
 
 use anyhow::{Result, ensure};
 use darkroom::pipeline::Pipeline;

@@ -14,7 +14,7 @@ use peak_alloc::PeakAlloc;
 use std::{path::Path, sync::Once, time::Duration};
 
 #[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+pub(crate) static HEAP: PeakAlloc = PeakAlloc;
 
 /// Kernels run on one thread: each thread keeps buffers of its own, and which threads come to do so is
 /// chance.

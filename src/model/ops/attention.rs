@@ -1,11 +1,16 @@
 //! Attention over the sequences of a packed batch. The full score matrix is never in memory: own
-//! kernels run block by block with an online softmax, the stock path a slice of queries at a time.
+//! kernels, flash attention and Metal's run block by block with an online softmax, the rest of the
+//! stock path a slice of queries at a time.
 
 use super::{Ops, Segment, expect, matrix, output, values};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 
 /// Scores that the stock path holds at once, in numbers: 64 MiB of f32.
 const SCORES: usize = 16 << 20;
+
+/// Sizes of a head that candle's attention on Metal has kernels for, as its `Sdpa::metal_fwd` says.
+const SDPA_DIMS: [usize; 7] = [32, 64, 72, 80, 96, 128, 256];
 
 impl Ops {
     /// softmax(q k^T * scale) v for each segment and head.
@@ -73,6 +78,7 @@ impl CustomOp3 for OwnAttention<'_> {
     }
 }
 
+/// candle's operations, on any device.
 fn stock(
     q: &Tensor,
     k: &Tensor,
@@ -82,50 +88,88 @@ fn stock(
     segments: &[Segment],
 ) -> Result<Tensor> {
     let (rows, width) = q.dims2()?;
-    // (rows, heads * dim) -> (heads, n, dim) of one segment
-    let gather = |x: &Tensor, segment: &Segment| -> Result<Tensor> {
-        let parts = segment.ranges.iter().filter(|r| !r.is_empty());
-        let parts: Vec<Tensor> =
-            parts.map(|r| x.narrow(0, r.start, r.len())).collect::<Result<_>>()?;
-        let x = Tensor::cat(&parts, 0)?;
-        x.reshape((x.dim(0)?, heads, width / heads))?.transpose(0, 1)?.contiguous()
-    };
-    // Pieces of the output, by the row where they belong.
-    let mut pieces: Vec<(usize, Tensor)> = Vec::new();
+    let dim = width / heads;
+    #[cfg(feature = "flash-attn")]
+    if super::flash::serves(q, dim) {
+        return super::flash::attention(q, k, v, heads, scale, segments);
+    }
+    let mut pieces = Vec::new();
     for segment in segments {
-        let n: usize = segment.ranges.iter().map(std::ops::Range::len).sum();
+        let ranges = filled(segment);
+        let n: usize = ranges.iter().map(Range::len).sum();
         if n == 0 {
             continue;
         }
-        let (q, v) = (gather(q, segment)?, gather(v, segment)?);
-        let kt = gather(k, segment)?.transpose(1, 2)?.contiguous()?; // (heads, dim, n)
-        let slice = (SCORES / (heads * n)).max(1);
-        let mut outputs = Vec::new();
-        for start in (0..n).step_by(slice) {
-            let q = q.narrow(1, start, slice.min(n - start))?.contiguous()?;
-            let scores = (q.matmul(&kt)?.to_dtype(DType::F32)? * f64::from(scale))?;
-            let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
-            outputs.push(weights.matmul(&v)?); // (heads, slice, dim)
-        }
-        let out = Tensor::cat(&outputs, 1)?.transpose(0, 1)?.reshape((n, width))?;
-        let mut taken = 0;
-        for range in segment.ranges.iter().filter(|r| !r.is_empty()) {
-            pieces.push((range.start, out.narrow(0, taken, range.len())?));
-            taken += range.len();
-        }
+        let by_head = |x| gather(x, &ranges)?.reshape((n, heads, dim))?.transpose(0, 1);
+        let [q, k, v] = [by_head(q)?, by_head(k)?, by_head(v)?]; // (heads, n, dim)
+        let out = if q.device().is_metal() && SDPA_DIMS.contains(&dim) {
+            let one = |x: Tensor| x.unsqueeze(0)?.contiguous();
+            candle_nn::ops::sdpa(&one(q)?, &one(k)?, &one(v)?, None, false, scale, 1.0)?
+                .squeeze(0)?
+        } else {
+            in_slices(&q, &k, &v, scale)?
+        };
+        pieces.extend(cut(&out.transpose(0, 1)?.reshape((n, width))?, &ranges)?);
     }
+    place(pieces, rows, q)
+}
+
+/// softmax(q k^T * scale) v of each head, a slice of queries at a time. q, k, v [heads, n, dim].
+fn in_slices(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32) -> Result<Tensor> {
+    let (heads, n, _) = q.dims3()?;
+    let kt = k.transpose(1, 2)?.contiguous()?; // (heads, dim, n)
+    let v = v.contiguous()?;
+    let slice = (SCORES / (heads * n)).max(1);
+    let mut outputs = Vec::new();
+    for start in (0..n).step_by(slice) {
+        let q = q.narrow(1, start, slice.min(n - start))?.contiguous()?;
+        let scores = (q.matmul(&kt)?.to_dtype(DType::F32)? * f64::from(scale))?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
+        outputs.push(weights.matmul(&v)?); // (heads, slice, dim)
+    }
+    Tensor::cat(&outputs, 1)
+}
+
+/// The ranges of rows that a segment has.
+pub(super) fn filled(segment: &Segment) -> Vec<Range<usize>> {
+    segment.ranges.iter().filter(|range| !range.is_empty()).cloned().collect()
+}
+
+/// The rows of `ranges`, one range after another.
+pub(super) fn gather(x: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
+    let parts = ranges.iter().map(|range| x.narrow(0, range.start, range.len()));
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// Rows of the output that lie together, by the first one's place.
+pub(super) type Piece = (usize, Tensor);
+
+/// What [`gather`] put together, in pieces again.
+pub(super) fn cut(x: &Tensor, ranges: &[Range<usize>]) -> Result<Vec<Piece>> {
+    let mut taken = 0;
+    let one = |range: &Range<usize>| {
+        let piece = x.narrow(0, taken, range.len())?;
+        taken += range.len();
+        Ok((range.start, piece))
+    };
+    ranges.iter().map(one).collect()
+}
+
+/// Puts the pieces where they belong among `rows` rows alike `like`'s; the others are 0.
+pub(super) fn place(mut pieces: Vec<Piece>, rows: usize, like: &Tensor) -> Result<Tensor> {
+    let zeros = |n| Tensor::zeros((n, like.dim(1)?), like.dtype(), like.device());
     pieces.sort_by_key(|(start, _)| *start);
     let mut filled = Vec::new();
     let mut next = 0;
     for (start, piece) in pieces {
         if start > next {
-            filled.push(Tensor::zeros((start - next, width), q.dtype(), q.device())?);
+            filled.push(zeros(start - next)?);
         }
         next = start + piece.dim(0)?;
         filled.push(piece);
     }
     if next < rows {
-        filled.push(Tensor::zeros((rows - next, width), q.dtype(), q.device())?);
+        filled.push(zeros(rows - next)?);
     }
     Tensor::cat(&filled, 0)
 }

@@ -14,6 +14,8 @@ mod bands;
 mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "flash-attn")]
+mod flash;
 mod linear;
 mod norm;
 mod pixels;
