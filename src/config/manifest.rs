@@ -1,6 +1,6 @@
 //! A model's manifest, `models/NAME.toml`: where its parts lie and what it was trained for.
 
-use super::{ConfigError, parse, read};
+use super::{ConfigError, Source, Variant, parse, read};
 use crate::domain::Size;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,11 @@ pub struct Manifest {
     pub defaults: Defaults,
     /// How a latent pixel looks.
     pub preview: Preview,
+    /// Where it comes from.
+    pub source: Option<Source>,
+    /// The forms in which it can be had, best first.
+    #[serde(default)]
+    pub variants: Vec<Variant>,
 }
 
 /// The parts of a model, named as in diffusers.
@@ -179,7 +184,7 @@ impl Manifest {
             let reason = format!("preview.matrix has {rows} rows, expected {LATENT_CHANNELS}");
             return Err(wrong(reason));
         }
-        Ok(())
+        self.check_variants().map_err(wrong)
     }
 }
 
@@ -191,7 +196,7 @@ impl Components {
     }
 
     /// Each part with its name and the layout that it must have.
-    fn each(&self) -> [(&'static str, &Component, &'static str); 7] {
+    pub(super) fn each(&self) -> [(&'static str, &Component, &'static str); 7] {
         [
             ("transformer", &self.transformer, "diffusers"),
             ("vae", &self.vae, "diffusers"),

@@ -6,6 +6,7 @@ mod error;
 mod manifest;
 mod settings;
 mod styles;
+mod variant;
 
 pub use error::ConfigError;
 pub use manifest::{Component, Components, Defaults, Manifest, Preview, ReferenceSize, Sizing};
@@ -14,6 +15,7 @@ pub use settings::{
     ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings, units,
 };
 pub use styles::{Style, Styles};
+pub use variant::{Part, Source, Variant, is_repository, is_revision};
 
 use serde::de::DeserializeOwned;
 use std::path::Path;

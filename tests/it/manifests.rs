@@ -28,6 +28,16 @@ fn a_manifest_says_what_is_wrong_with_it() -> Result<()> {
         ),
         ("    [-0.1262, -0.0982, -0.0778],\n", "", "preview.matrix has 15 rows, expected 16"),
         ("[preview]", "[preview", "line"),
+        ("repo = \"black-forest-labs/", "repo = \"..", "source.repo is \"..FLUX"),
+        (
+            "[source.bytes]",
+            "[source.bytes]\nunet = 1",
+            "source.bytes has \"unet\", expected one of",
+        ),
+        ("name = \"bf16\"", "name = \"BF 16\"", "variants.name is \"BF 16\""),
+        ("name = \"bf16\"", "name = \"q8_0\"", "variants.name \"q8_0\" is there twice"),
+        ("[variants.parts.transformer]", "[variants.parts.unet]", "variants.parts has \"unet\""),
+        ("path = \"split_files/", "path = \"../", "variants.parts.transformer.path is \"../"),
     ];
     for (from, to, expected) in cases {
         ensure!(whole.contains(from), "{from}");
@@ -46,7 +56,12 @@ fn every_shipped_manifest_and_the_styles_are_valid() -> Result<()> {
     let mut manifests = 0;
     for entry in fs::read_dir(repository("models"))? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "toml") && !path.ends_with("styles.toml") {
+        // Records of pulled models lie there too.
+        let manifest = path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            name.ends_with(".toml") && name.matches('.').count() == 1 && name != "styles.toml"
+        });
+        if manifest {
             Manifest::open(&path)?;
             manifests += 1;
         }
