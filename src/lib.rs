@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod http;
+pub mod hub;
 pub mod imaging;
 pub mod model;
 pub mod pipeline;

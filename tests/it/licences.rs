@@ -39,6 +39,8 @@ impl Spec {
 /// The lists of deny.toml.
 struct Lists {
     licences: Vec<String>,
+    /// Crates that may have a further licence.
+    exceptions: Vec<(String, String)>,
     skipped: Vec<Spec>,
     banned: Vec<Spec>,
 }
@@ -87,7 +89,14 @@ fn lists() -> Lists {
         entries.iter().map(spec).collect()
     };
     let licences = file["licenses"]["allow"].as_array().expect("a list").iter();
+    let exceptions = file["licenses"]["exceptions"].as_array().expect("a list").iter();
+    let text = |value: &toml::Value| value.as_str().expect("a text").to_owned();
+    let exceptions = exceptions.flat_map(|exception| {
+        let allowed = exception["allow"].as_array().expect("a list").iter();
+        allowed.map(|licence| (text(&exception["crate"]), text(licence)))
+    });
     Lists {
+        exceptions: exceptions.collect(),
         licences: licences.map(|id| id.as_str().expect("a licence").to_owned()).collect(),
         skipped: specs("skip"),
         banned: specs("deny"),
@@ -196,10 +205,17 @@ fn one(tokens: &mut Tokens<'_>, allowed: &[&str]) -> Result<bool, String> {
 }
 
 /// Packages whose licence is not allowed, and allowed licences that no package needs.
-fn licence_findings(packages: &[Package], allowed: &[&str]) -> Vec<String> {
+fn licence_findings(
+    packages: &[Package],
+    allowed: &[&str],
+    exceptions: &[(String, String)],
+) -> Vec<String> {
     let refused = |package: &Package, allowed: &[&str]| {
         let Some(licence) = &package.licence else { return Some("no licence is given".to_owned()) };
-        match permits(licence, allowed) {
+        let own = exceptions.iter().filter(|(name, _)| *name == package.name);
+        let allowed: Vec<&str> =
+            allowed.iter().copied().chain(own.map(|(_, id)| id.as_str())).collect();
+        match permits(licence, &allowed) {
             Ok(true) => None,
             Ok(false) => Some(format!("`{licence}` is not allowed")),
             Err(error) => Some(error),
@@ -212,7 +228,16 @@ fn licence_findings(packages: &[Package], allowed: &[&str]) -> Vec<String> {
         let others: Vec<&str> = allowed.iter().copied().filter(|other| other != *id).collect();
         packages.iter().all(|package| refused(package, &others).is_none())
     });
-    named.chain(needless.map(|id| format!("{id} is allowed, but nothing needs it"))).collect()
+    let stale = exceptions.iter().filter(|(name, id)| {
+        let needs = |package: &&Package| package.licence.as_deref().is_some_and(|l| l.contains(id));
+        !packages.iter().filter(needs).any(|package| package.name == *name)
+    });
+    let stale =
+        stale.map(|(name, id)| format!("{name} is excepted for {id}, but does not need it"));
+    named
+        .chain(needless.map(|id| format!("{id} is allowed, but nothing needs it")))
+        .chain(stale)
+        .collect()
 }
 
 /// Packages from anywhere but crates.io and the workspace.
@@ -262,7 +287,7 @@ fn every_licence_is_one_that_deny_toml_allows() {
     assert!(packages.len() > 2, "cargo lists no dependency");
     let lists = lists();
     let allowed: Vec<&str> = lists.licences.iter().map(String::as_str).collect();
-    none(&licence_findings(&packages, &allowed));
+    none(&licence_findings(&packages, &allowed, &lists.exceptions));
 }
 
 #[test]
@@ -314,14 +339,21 @@ fn what_deny_toml_forbids_is_found() {
             licence: licence.map(str::to_owned),
         };
     let good = package("a", "1.2.3", Some(CRATES_IO), Some("MIT"));
-    let check = |packages: &[Package]| licence_findings(packages, &["MIT"]);
+    let check = |packages: &[Package]| licence_findings(packages, &["MIT"], &[]);
     assert_eq!(check(std::slice::from_ref(&good)), [""; 0]);
     for licence in [Some("GPL-3.0-only"), Some("MIT AND"), None] {
         let bad = package("b", "1.0.0", Some(CRATES_IO), licence);
         assert_eq!(check(&[good.clone(), bad]).len(), 1, "{licence:?}");
     }
-    let unneeded = licence_findings(std::slice::from_ref(&good), &["MIT", "Zlib"]);
+    let unneeded = licence_findings(std::slice::from_ref(&good), &["MIT", "Zlib"], &[]);
     assert_eq!(unneeded, ["Zlib is allowed, but nothing needs it"]);
+    let excepted = |name: &str| {
+        let special = package("b", "1.0.0", Some(CRATES_IO), Some("MPL-2.0"));
+        let exceptions = [(name.to_owned(), "MPL-2.0".to_owned())];
+        licence_findings(&[good.clone(), special], &["MIT"], &exceptions)
+    };
+    assert_eq!(excepted("b"), [""; 0]);
+    assert_eq!(excepted("a").len(), 2, "for another crate: not allowed, and not needed");
 
     let own = BTreeSet::from(["own".to_owned()]);
     let git = package("b", "1.0.0", Some("git+https://example.org/b#0"), None);

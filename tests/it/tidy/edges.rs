@@ -26,6 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("imaging", &[]),
     ("vault", &[]),
     ("ui", &[]),
+    ("hub", &[]),
     ("telemetry", &[]),
     ("config", &["domain"]),
     ("domain", &[]),

@@ -12,6 +12,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("darkroom_kernels", &["model"]),
     ("sled", &["store"]),
     ("axum", &["http", "ui", "app"]),
+    // What opens connections to elsewhere.
+    ("hf_hub", &["hub"]),
+    ("hyper", &["hub"]),
+    ("tokio_rustls", &["hub"]),
+    ("rustls_native_certs", &["hub"]),
     ("async_nats", &["cluster"]),
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
