@@ -4,10 +4,12 @@ use super::{AppError, Compute, serve::shown};
 use crate::{
     config::{Manifest, Styles},
     http,
+    hub::Lock,
     service::ModelName,
 };
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -58,33 +60,61 @@ impl Catalog {
         Ok(Styles::open(&self.folder.join("styles.toml"))?)
     }
 
+    /// The folder itself.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The manifest of a model.
+    pub(super) fn manifest(&self, name: &str) -> Result<Manifest, AppError> {
+        Ok(Manifest::open(&self.folder.join(format!("{name}.toml")))?)
+    }
+
     fn named(&self, name: &str) -> Result<ModelEntry, AppError> {
-        let path = self.folder.join(format!("{name}.toml"));
         let plain = !name.is_empty() && !name.contains(['/', '\\', '.']) && name != "styles";
-        if !plain || !path.is_file() {
-            return Err(AppError::UnknownModel { name: name.to_owned(), known: self.known() });
-        }
-        let manifest = Manifest::open(&path)?;
+        let lock = if plain { Lock::read(&self.folder, name)? } else { None };
         let folder = self.folder.join(name);
-        if !folder.is_dir() {
-            let hint = "download the model in the diffusers layout to that folder, or name \
-                        another folder with --model DIR";
-            return Err(AppError::NotInstalled { name: name.to_owned(), folder, hint });
+        if !plain || !self.folder.join(format!("{name}.toml")).is_file() {
+            return match lock {
+                // One of a repository that no manifest names.
+                Some(lock) if lock.complete && folder.is_dir() => ModelEntry::in_folder(&folder),
+                _ => {
+                    let known = self.names().join(", ");
+                    Err(AppError::UnknownModel { name: name.to_owned(), known })
+                }
+            };
         }
+        if !folder.is_dir() || lock.as_ref().is_some_and(|lock| !lock.complete) {
+            return Err(AppError::NotInstalled { name: name.to_owned(), folder });
+        }
+        let manifest = self.manifest(name)?;
+        let manifest = match lock {
+            Some(lock) => manifest.of_variant(&lock.variant),
+            None => manifest,
+        };
         Ok(ModelEntry { name: name.to_owned(), folder, manifest })
     }
 
-    fn known(&self) -> String {
-        self.names().join(", ")
+    /// The models that have a manifest.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.stems(|stem| (!stem.contains('.') && stem != "styles").then_some(stem))
     }
 
-    fn names(&self) -> Vec<String> {
+    /// The models that have a manifest or were pulled.
+    pub(super) fn known_or_pulled(&self) -> Vec<String> {
+        let pulled =
+            self.stems(|stem| stem.strip_suffix(".lock").filter(|name| !name.contains('.')));
+        let all: BTreeSet<String> = self.names().into_iter().chain(pulled).collect();
+        all.into_iter().collect()
+    }
+
+    /// What `name` makes of the names of the TOML files without their extension, sorted.
+    fn stems(&self, name: impl Fn(&str) -> Option<&str>) -> Vec<String> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries
             .map(|entry| entry.path())
             .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-            .filter(|name| name != "styles")
+            .filter_map(|path| Some(name(path.file_stem()?.to_str()?)?.to_owned()))
             .collect();
         names.sort();
         names
@@ -99,8 +129,8 @@ impl Catalog {
     ) -> Vec<http::Model> {
         let others = self.names().into_iter().filter(|other| *other != entry.name);
         let others = others.filter_map(|name| {
-            let manifest = Manifest::open(&self.folder.join(format!("{name}.toml"))).ok()?;
-            let installed = self.folder.join(&name).is_dir();
+            let manifest = self.manifest(&name).ok()?;
+            let installed = self.named(&name).is_ok();
             let (family, licence) = (manifest.family, manifest.licence);
             Some(http::Model { name, family, licence, installed, running: None })
         });

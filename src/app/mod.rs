@@ -3,13 +3,18 @@
 
 mod catalog;
 mod device;
+mod doctor;
 mod editor;
+mod fit;
+mod machine;
+mod models;
 mod process;
 mod repair;
 mod serve;
 
 pub use crate::{
     engine::{EngineError, Job, Progress},
+    hub::{Event, Finding, Lock, Removed, Work},
     imaging::{ImagingError, OutputFormat},
     service::{Draft, DraftError},
     store::SalvageReport,
@@ -17,7 +22,9 @@ pub use crate::{
 use catalog::DEFAULT_MODEL;
 pub use catalog::{Catalog, ModelEntry};
 pub use device::Compute;
+pub use doctor::{Check, State, examine};
 pub use editor::{Edited, Editor, Stage};
+pub use models::{Listed, ModelState, Plan, PullRequest, list, pull, removable, remove, verify};
 pub use repair::repair;
 pub use serve::{Notice, Report, serve};
 
@@ -25,6 +32,7 @@ use crate::{
     config::ConfigError,
     domain::{ParamError, Pixels},
     http::ServeError,
+    hub::HubError,
     imaging,
     model::LoadError,
     scheduler::StartError,
@@ -62,16 +70,48 @@ pub enum AppError {
         /// The models that have a manifest.
         known: String,
     },
-    /// The model has a manifest but no files.
-    #[error("the files of model {name} are not in {}: {hint}", folder.display())]
+    /// The model has a manifest but no files, or not all of them.
+    #[error(
+        "the files of model {name} are not all in {}: `darkroom pull {name}` gets them, or name \
+         another folder with --model DIR",
+        folder.display()
+    )]
     NotInstalled {
         /// The model.
         name: String,
         /// Where its files should be.
         folder: PathBuf,
-        /// What to do.
-        hint: &'static str,
     },
+    /// The manifest does not say where the model comes from.
+    #[error("model {0} is pulled from nowhere: its manifest has no [source]")]
+    NoSource(String),
+    /// The model is part of Darkroom.
+    #[error("model {0} comes with Darkroom and is not removed")]
+    Shipped(String),
+    /// A repository's name is none.
+    #[error("{0:?} is no repository, expected OWNER/REPO or OWNER/REPO@REVISION")]
+    NoRepository(String),
+    /// A repository would lie where another model does.
+    #[error("{repo} would be called {name}, which is another model's name here")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The repository.
+        repo: String,
+    },
+    /// The model has no such variant.
+    #[error("model {name} has no variant {variant:?}, but: {known}")]
+    UnknownVariant {
+        /// The model.
+        name: String,
+        /// What was asked for.
+        variant: String,
+        /// Its variants.
+        known: String,
+    },
+    /// A model could not be pulled, checked or removed.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The device cannot be used.
     #[error("device {device} cannot be used: {reason}")]
     Device {

@@ -1,11 +1,15 @@
 //! The command line: what a person types, and what they read in answer. The only place that prints.
 #![expect(clippy::print_stderr, reason = "printing is what this module is for")]
 
+mod doctor;
 mod edit;
 mod files;
+mod models;
 mod progress;
+mod pull;
 mod repair;
 mod serve;
+mod transfer;
 
 use crate::{
     app::{AppError, DraftError, EngineError, ImagingError, start_log},
@@ -33,6 +37,17 @@ enum Command {
     Serve,
     /// Edit a picture: say what to change, keep the result.
     Edit(Box<edit::EditArgs>),
+    /// Get a model from the Hugging Face hub, a mirror of it, or a folder.
+    Pull(pull::PullArgs),
+    /// List, check and remove models.
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
+    /// Look at machine, settings and models: what would not work, what would be slow, what to do.
+    Doctor {
+        /// As JSON: an array of objects with check, state, found and remedy.
+        #[arg(long)]
+        json: bool,
+    },
     /// Make a store readable again whose database is damaged. Stop the server first.
     Repair,
 }
@@ -58,6 +73,14 @@ enum CliError {
     Encode(#[source] ImagingError),
     #[error("cannot write {name}: {source}")]
     Write { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error(
+        "{0} files are not what was recorded: delete them, and `darkroom pull` loads them anew"
+    )]
+    Damaged(usize),
+    #[error("{0} of these things are bad")]
+    Unwell(usize),
+    #[error("nobody can be asked here: say --yes")]
+    NotAsked,
 }
 
 /// Runs the command that was typed.
@@ -65,19 +88,33 @@ enum CliError {
 pub fn main() -> ExitCode {
     start_log();
     let Cli { config, command } = Cli::parse();
-    let settings = Settings::load(config.as_deref(), variables()).map_err(CliError::from);
-    let result = settings.and_then(|settings| match command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(&settings),
-        Command::Edit(args) => edit::run(&args, &settings),
-        Command::Repair => repair::run(&settings),
-    });
-    match result {
+    let settings = || Settings::load(config.as_deref(), variables());
+    match run(command.unwrap_or(Command::Serve), settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(
+    command: Command,
+    settings: impl FnOnce() -> Result<Settings, ConfigError>,
+) -> Result<(), CliError> {
+    match command {
+        Command::Serve => serve::run(&settings()?),
+        Command::Edit(args) => edit::run(&args, &settings()?),
+        Command::Pull(args) => pull::run(&args),
+        Command::Models(command) => models::run(&command),
+        Command::Doctor { json } => doctor::run(settings(), json),
+        Command::Repair => repair::run(&settings()?),
+    }
+}
+
+/// What the system says of standard output.
+fn stdout(source: std::io::Error) -> CliError {
+    CliError::Write { name: "standard output".to_owned(), source: source.into() }
 }
 
 /// The environment; a variable that is no text is none of ours.

@@ -1,10 +1,16 @@
 //! What the system says of memory, where it tells: Linux does. The start report, the choice of
-//! `scheduler.memory` and the metrics read it.
+//! `scheduler.memory`, the metrics and `darkroom doctor` read it.
 
 /// Bytes of memory that the process has at this moment.
 #[must_use]
 pub fn resident() -> Option<u64> {
     value("/proc/self/status", "VmRSS:")
+}
+
+/// Bytes of memory that the machine has.
+#[must_use]
+pub fn total() -> Option<u64> {
+    value("/proc/meminfo", "MemTotal:")
 }
 
 /// Bytes of memory that programs can still get.

@@ -7,7 +7,7 @@
 mod memory;
 mod metrics;
 
-pub use memory::{available, resident};
+pub use memory::{available, resident, total};
 pub use metrics::{Exposition, Kind};
 
 use tracing_subscriber::EnvFilter;

@@ -22,7 +22,7 @@ mod pixels;
 
 pub use bands::{Bands, UNIT};
 pub use conv::{Conv2d, Form};
-pub use darkroom_kernels::{Activation, Segment};
+pub use darkroom_kernels::{Activation, Segment, instruction_set};
 pub use linear::Linear;
 pub use norm::{GroupNorm, QkNorm};
 pub use pixels::PixelAttention;
