@@ -7,6 +7,7 @@ mod cli;
 mod edge;
 mod edits;
 mod http;
+mod hub;
 mod imaging;
 mod licences;
 mod loading;

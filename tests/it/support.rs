@@ -102,3 +102,9 @@ pub(crate) fn run(pipeline: &mut Pipeline, job: Job) -> Result<(Pixels, Trace)> 
     pipeline.release(slot);
     Ok((pixels, trace))
 }
+
+/// The SHA-256 of some bytes in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
