@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::bias;
 use crate::math;
 use crate::packed::Packed;
 use crate::parallel::{self, Shared};
@@ -31,7 +32,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ranges[0].len() + self.ranges[1].len()
     }
 
@@ -62,7 +63,7 @@ pub fn attention(
     segments: &[Segment],
     out: &mut [f32],
 ) {
-    attention_on(Isa::best(), q, k, v, heads, dim, scale, segments, out);
+    attention_on(Isa::best(), q, k, v, heads, dim, scale, None, segments, out);
 }
 
 pub(crate) fn attention_on(
@@ -73,6 +74,7 @@ pub(crate) fn attention_on(
     heads: usize,
     dim: usize,
     scale: f32,
+    bias: Option<&[f32]>,
     segments: &[Segment],
     out: &mut [f32],
 ) {
@@ -84,6 +86,7 @@ pub(crate) fn attention_on(
     }
     assert!(len.is_multiple_of(width), "{len} numbers in rows of {heads} heads of {dim}");
     check_segments(segments, len / width);
+    let span = bias.map_or(0, |bias| bias::width(bias, heads, segments));
     let heads: Vec<Head> = segments
         .iter()
         .filter(|segment| segment.len() > 0)
@@ -115,8 +118,10 @@ pub(crate) fn attention_on(
         parallel::for_each(parallel, tasks.len(), |task| {
             let (i, first) = tasks[task];
             let (keys, values) = &packed[i];
-            let queries = first..batch[i].segment.len().min(first + QUERIES);
-            isa.run(Queries { q, width, scale, head: &batch[i], queries, keys, values, out });
+            let head = &batch[i];
+            let queries = first..head.segment.len().min(first + QUERIES);
+            let bias = bias.map(|bias| &bias[head.first / dim * span..][..span]);
+            isa.run(Queries { q, width, scale, bias, head, queries, keys, values, out });
         });
     }
 }
@@ -161,6 +166,8 @@ pub(crate) struct Queries<'a> {
     pub(crate) q: &'a [f32],
     pub(crate) width: usize,
     pub(crate) scale: f32,
+    /// What the head adds to its scores, by the way from the query to the key.
+    pub(crate) bias: Option<&'a [f32]>,
     pub(crate) head: &'a Head<'a>,
     pub(crate) queries: Range<usize>,
     pub(crate) keys: &'a Packed,
@@ -254,6 +261,13 @@ impl Queries<'_> {
         while panel < end {
             self.scores::<S, R, 1>(s, state, scores, row, panel, panel - first);
             panel += 1;
+        }
+        if let Some(bias) = self.bias {
+            for (i, scores) in scores[..R].iter_mut().enumerate() {
+                // Rows past the last query have its bias: they are dropped.
+                let query = (self.queries.start + row + i).min(self.queries.end - 1);
+                bias::add(s, bias, query, keys.start, &mut scores[..keys.len()]);
+            }
         }
         let queries = &mut state.max[row..row + R];
         let rescale = softmax(s, scores, keys.len(), queries, &mut state.total[row..row + R]);

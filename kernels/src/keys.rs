@@ -51,7 +51,7 @@ impl PackedKeys {
         let (keys, values) = (&self.keys, &self.values);
         parallel::for_each(parallel, count.div_ceil(block), |task| {
             let queries = task * block..count.min((task + 1) * block);
-            isa.run(Queries { q, width: dim, scale, head, queries, keys, values, out });
+            isa.run(Queries { q, width: dim, scale, bias: None, head, queries, keys, values, out });
         });
     }
 }

@@ -20,11 +20,12 @@
 //! `simd` holds the lanes and the choice of instruction set, `tile` the one inner loop that all
 //! matrix products share, `product` the blocks around it for `linear` and `conv`, `math` the
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
-//! `elementwise` are the kernels themselves, `keys` is attention for queries that come in bands, and
-//! `quant` is `linear` over weights in the formats of files. `../cuda` holds the kernels for a GPU,
-//! and `cuda` launches them.
+//! `elementwise` are the kernels themselves, `bias` is attention with a bias by relative position,
+//! `keys` attention for queries that come in bands, and `quant` is `linear` over weights in the
+//! formats of files. `../cuda` holds the kernels for a GPU, and `cuda` launches them.
 
 mod attention;
+mod bias;
 mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -47,12 +48,13 @@ mod reference;
 mod tests;
 
 pub use attention::{Segment, attention};
+pub use bias::attention_biased;
 pub use conv::{ConvGeometry, PackedConv, conv2d};
 pub use elementwise::gated_add;
 pub use group_norm::{GroupSums, group_norm};
 pub use keys::PackedKeys;
 pub use linear::{Activation, linear};
-pub use norm::{layer_norm_modulate, rms_norm_rope};
+pub use norm::{layer_norm_modulate, rms_norm, rms_norm_rope};
 pub use packed::Packed;
 
 /// The instruction set that the kernels run on here: `"avx512"`, `"avx2"` or `"portable"`.

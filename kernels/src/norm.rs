@@ -116,6 +116,62 @@ impl Kernel for LayerNorm<'_> {
     }
 }
 
+/// `x / sqrt(mean(x^2) + eps) * weight` of each row: `x` and `y` `[rows, c]`, `weight` `[c]`.
+///
+/// # Panics
+///
+/// If the lengths of `x` and `y` differ or are no multiple of `c`.
+pub fn rms_norm(x: &[f32], eps: f32, weight: &[f32], y: &mut [f32]) {
+    rms_norm_on(Isa::best(), x, eps, weight, y);
+}
+
+pub(crate) fn rms_norm_on(isa: Isa, x: &[f32], eps: f32, weight: &[f32], y: &mut [f32]) {
+    let c = weight.len();
+    assert_eq!(x.len(), y.len(), "input and output of one size");
+    if x.is_empty() {
+        return;
+    }
+    assert!(x.len().is_multiple_of(c), "{} numbers in rows of {c}", x.len());
+    each_row_block(y, c, |rows, y| {
+        isa.run(RmsNorm { x: &x[rows.start * c..rows.end * c], eps, weight, y });
+    });
+}
+
+struct RmsNorm<'a> {
+    x: &'a [f32],
+    eps: f32,
+    weight: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let c = self.weight.len();
+        for (x, y) in self.x.chunks(c).zip(self.y.chunks_mut(c)) {
+            let inverse = s.splat(inverse_rms(s, x, self.eps));
+            let weight = self.weight.chunks(LANES);
+            for ((x, weight), y) in x.chunks(LANES).zip(weight).zip(y.chunks_mut(LANES)) {
+                let normed = s.mul(load_part(s, x, 0.0), inverse);
+                store_part(s, s.mul(normed, load_part(s, weight, 0.0)), y);
+            }
+        }
+    }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`.
+#[inline(always)]
+fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
+    let mut squares = s.splat(0.0);
+    for x in x.chunks(LANES) {
+        let x = load_part(s, x, 0.0);
+        squares = s.fma(x, x, squares);
+    }
+    1.0 / (math::sum(s, squares) / x.len() as f32 + eps).sqrt()
+}
+
 /// RMSNorm of each head, times `weight`, then the rotation of interleaved pairs:
 /// `(a cos - b sin, a sin + b cos)`. `x` and `y` `[rows, heads * dim]`, `weight` `[dim]`, `cos` and
 /// `sin` `[rows, dim / 2]`.
@@ -182,13 +238,7 @@ impl Kernel for RmsNormRope<'_> {
     fn run<S: Simd>(self, s: S) {
         let dim = self.weight.len();
         for (i, (x, y)) in self.x.chunks(dim).zip(self.y.chunks_mut(dim)).enumerate() {
-            let mut squares = s.splat(0.0);
-            for x in x.chunks(LANES) {
-                let x = load_part(s, x, 0.0);
-                squares = s.fma(x, x, squares);
-            }
-            let mean = math::sum(s, squares) / dim as f32;
-            let inverse = 1.0 / (mean + self.eps).sqrt();
+            let inverse = inverse_rms(s, x, self.eps);
             let angles = i / self.heads * (dim / 2)..(i / self.heads + 1) * (dim / 2);
             let angles = self.cos[angles.clone()].iter().zip(&self.sin[angles]);
             let x = x.chunks_exact(2).zip(self.weight.chunks_exact(2));

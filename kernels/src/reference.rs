@@ -38,11 +38,13 @@ pub(crate) fn linear(
     y
 }
 
+/// `bias`: `[heads, 2 reach - 1]`, its middle for a key at the query's own place.
 pub(crate) fn attention(
     [q, k, v]: [&[f32]; 3],
     heads: usize,
     dim: usize,
     scale: f32,
+    bias: Option<&[f32]>,
     segments: &[Segment],
 ) -> Vec<f64> {
     let width = heads * dim;
@@ -51,12 +53,18 @@ pub(crate) fn attention(
         let rows: Vec<usize> = segment.ranges.iter().flat_map(Clone::clone).collect();
         for head in 0..heads {
             let at = |row: usize, d: usize| row * width + head * dim + d;
-            for &i in &rows {
-                let score = |&j: &usize| {
+            let gain = |query: usize, key: usize| {
+                bias.map_or(0.0, |bias| {
+                    let span = bias.len() / heads;
+                    wide(bias[head * span + span / 2 + key - query])
+                })
+            };
+            for (query, &i) in rows.iter().enumerate() {
+                let score = |(key, &j): (usize, &usize)| {
                     let products = (0..dim).map(|d| wide(q[at(i, d)]) * wide(k[at(j, d)]));
-                    products.sum::<f64>() * wide(scale)
+                    products.sum::<f64>() * wide(scale) + gain(query, key)
                 };
-                let scores: Vec<f64> = rows.iter().map(score).collect();
+                let scores: Vec<f64> = rows.iter().enumerate().map(score).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
                 let total: f64 = weights.iter().sum();
@@ -132,6 +140,16 @@ pub(crate) fn layer_norm_modulate(
     y
 }
 
+pub(crate) fn rms_norm(x: &[f32], eps: f32, weight: &[f32]) -> Vec<f64> {
+    let mut y = Vec::new();
+    for x in x.chunks(weight.len()) {
+        let mean = x.iter().map(|&x| wide(x).powi(2)).sum::<f64>() / x.len() as f64;
+        let normed = x.iter().map(|&x| wide(x) / (mean + wide(eps)).sqrt());
+        y.extend(normed.zip(weight).map(|(x, &w)| x * wide(w)));
+    }
+    y
+}
+
 pub(crate) fn rms_norm_rope(
     x: &[f32],
     heads: usize,
@@ -142,13 +160,11 @@ pub(crate) fn rms_norm_rope(
 ) -> Vec<f64> {
     let dim = weight.len();
     let mut y = Vec::new();
-    for (i, x) in x.chunks(dim).enumerate() {
-        let mean = x.iter().map(|&x| wide(x).powi(2)).sum::<f64>() / dim as f64;
-        let normed = |d: usize| wide(x[d]) / (mean + wide(eps)).sqrt() * wide(weight[d]);
+    for (i, x) in rms_norm(x, eps, weight).chunks(dim).enumerate() {
         for pair in 0..dim / 2 {
             let angle = i / heads * (dim / 2) + pair;
             let (cos, sin) = (wide(cos[angle]), wide(sin[angle]));
-            let (a, b) = (normed(2 * pair), normed(2 * pair + 1));
+            let (a, b) = (x[2 * pair], x[2 * pair + 1]);
             y.extend([a * cos - b * sin, a * sin + b * cos]);
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{assert_bits, assert_close, assert_refused, noise, same_everywhere};
 use crate::attention::attention_on;
 use crate::simd::Isa;
-use crate::{PackedKeys, Segment, attention, reference};
+use crate::{PackedKeys, Segment, attention, attention_biased, reference};
 
 fn segment(first: Range<usize>, second: Range<usize>) -> Segment {
     Segment { ranges: [first, second] }
@@ -41,10 +41,54 @@ fn agrees_with_the_reference_on_every_instruction_set() {
         let what = format!("{heads} heads of {dim}, {n} rows");
         let y = same_everywhere(&what, |isa, y| {
             y.resize(rows * heads * dim, 0.0);
-            attention_on(isa, &q, &k, &v, heads, dim, scale, &segments, y);
+            attention_on(isa, &q, &k, &v, heads, dim, scale, None, &segments, y);
         });
-        let expected = reference::attention([&q, &k, &v], heads, dim, scale, &segments);
+        let expected = reference::attention([&q, &k, &v], heads, dim, scale, None, &segments);
         assert_close(&y, &expected, 2e-5, &what);
+    }
+}
+
+#[test]
+fn a_bias_by_position_agrees_with_the_reference_on_every_instruction_set() {
+    // One that reaches as far as it must, and one that reaches further.
+    for (heads, dim, n, reach) in
+        [(1, 8, 1, 1), (2, 16, 12, 12), (3, 20, 17, 30), (2, 64, 129, 129), (1, 24, 300, 511)]
+    {
+        let rows = n + 7;
+        let [q, k, v] = inputs(rows * heads * dim);
+        let bias: Vec<f32> = noise(heads * (2 * reach - 1), 4).iter().map(|x| 6.0 * x).collect();
+        let segments = [segment(2..2 + n / 3, 3 + n / 3..3 + n)];
+        let what = format!("{heads} heads of {dim}, {n} rows, a bias for {reach}");
+        let y = same_everywhere(&what, |isa, y| {
+            y.resize(rows * heads * dim, 0.0);
+            attention_on(isa, &q, &k, &v, heads, dim, 0.3, Some(&bias), &segments, y);
+        });
+        let qkv = [&q[..], &k, &v];
+        let expected = reference::attention(qkv, heads, dim, 0.3, Some(&bias), &segments);
+        assert_close(&y, &expected, 2e-5, &what);
+    }
+}
+
+#[test]
+fn a_bias_of_zeros_changes_no_bits_and_a_longer_one_of_the_same_numbers_neither() {
+    let (heads, dim, rows) = (2, 24, 150);
+    let [q, k, v] = inputs(rows * heads * dim);
+    let segments = [segment(0..20, 50..150), segment(20..50, 0..0)];
+    let run = |bias: &[f32]| {
+        let mut y = vec![0.0; rows * heads * dim];
+        attention_biased(&q, &k, &v, heads, dim, 0.2, bias, &segments, &mut y);
+        y
+    };
+    let mut plain = vec![0.0; rows * heads * dim];
+    attention(&q, &k, &v, heads, dim, 0.2, &segments, &mut plain);
+    assert_bits(&run(&vec![0.0; heads * 239]), &plain, "a bias of zeros");
+    let bias = noise(heads * 239, 4);
+    let longer: Vec<f32> =
+        bias.chunks(239).flat_map(|head| [&[9.0; 5], head, &[9.0; 5]].concat()).collect();
+    assert_bits(&run(&longer), &run(&bias), "a bias that reaches further");
+    // Too short, without a middle, and not the same for each head.
+    for bias in [&bias[..2 * 237], &bias[..2 * 238], &bias[1..]] {
+        assert_refused("for 2 heads and 120 rows", || drop(run(bias)));
     }
 }
 
@@ -124,6 +168,7 @@ fn more_heads_than_are_packed_at_a_time() {
 fn empty_sizes_and_wild_numbers_are_fine() {
     attention(&[], &[], &[], 2, 8, 1.0, &[segment(0..0, 0..0)], &mut []);
     attention(&[], &[], &[], 0, 0, 1.0, &[], &mut []);
+    attention_biased(&[], &[], &[], 2, 8, 1.0, &[], &[segment(0..0, 0..0)], &mut []);
     let (dim, rows) = (16, 40);
     for wild in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
         for place in 0..3 {
@@ -133,8 +178,8 @@ fn empty_sizes_and_wild_numbers_are_fine() {
             for isa in Isa::available() {
                 let [q, k, v] = &qkv;
                 let (mut y, mut calm) = (vec![0.0; rows * dim], vec![0.0; rows * dim]);
-                attention_on(isa, q, k, v, 1, dim, 0.25, &segments, &mut y);
-                attention_on(isa, q, k, v, 1, dim, 0.25, &segments[..1], &mut calm);
+                attention_on(isa, q, k, v, 1, dim, 0.25, None, &segments, &mut y);
+                attention_on(isa, q, k, v, 1, dim, 0.25, None, &segments[..1], &mut calm);
                 assert_bits(&y[..20 * dim], &calm[..20 * dim], "a segment beside a wild one");
                 assert!(!wild.is_nan() || y[25 * dim..].iter().any(|y| y.is_nan()));
             }
@@ -152,7 +197,7 @@ fn far_apart_scores_neither_overflow_nor_vanish() {
     let segments = [segment(0..rows, 0..0)];
     let mut y = vec![0.0; rows * dim];
     attention(&q, &k, &v, 1, dim, 1.0, &segments, &mut y);
-    let expected = reference::attention([&q, &k, &v], 1, dim, 1.0, &segments);
+    let expected = reference::attention([&q, &k, &v], 1, dim, 1.0, None, &segments);
     // Scores of some 1e5 carry an error of some 1e-2 in f32, which the softmax magnifies wherever
     // two of them nearly tie.
     assert_close(&y, &expected, 0.2, "scores up to 1e5");

@@ -3,8 +3,10 @@
 use super::{assert_bits, assert_close, assert_refused, noise, same_everywhere};
 use crate::elementwise::gated_add_on;
 use crate::group_norm::group_norm_on;
-use crate::norm::{layer_norm_modulate_on, rms_norm_rope_on};
-use crate::{GroupSums, gated_add, group_norm, layer_norm_modulate, reference, rms_norm_rope};
+use crate::norm::{layer_norm_modulate_on, rms_norm_on, rms_norm_rope_on};
+use crate::{
+    GroupSums, gated_add, group_norm, layer_norm_modulate, reference, rms_norm, rms_norm_rope,
+};
 
 const EPS: f32 = 1e-6;
 
@@ -50,6 +52,24 @@ fn gated_add_agrees_with_the_reference() {
             f64::from(x[i]) + f64::from(gate) * f64::from(u[i])
         };
         assert_close(&y, &(0..rows * c).map(expected).collect::<Vec<_>>(), 2e-7, &what);
+    }
+}
+
+#[test]
+fn rms_norm_agrees_with_the_reference_and_with_itself_row_by_row() {
+    for (rows, c) in [(1, 1), (3, 16), (5, 15), (13, 100), (300, 96), (9, 4096)] {
+        let (x, weight) = (noise(rows * c, 1), noise(c, 2));
+        let what = format!("[{rows}, {c}]");
+        let y = same_everywhere(&what, |isa, y| {
+            y.resize(rows * c, f32::NAN);
+            rms_norm_on(isa, &x, EPS, &weight, y);
+        });
+        assert_close(&y, &reference::rms_norm(&x, EPS, &weight), 1e-6, &what);
+        for (row, (x, y)) in x.chunks(c).zip(y.chunks(c)).enumerate() {
+            let mut alone = vec![0.0; c];
+            rms_norm(x, EPS, &weight, &mut alone);
+            assert_bits(&alone, y, &format!("{what}, row {row}"));
+        }
     }
 }
 
@@ -137,6 +157,7 @@ fn empty_sizes_and_wild_numbers_are_fine() {
     layer_norm_modulate(&[], 8, EPS, &[], &[], &[], &mut []);
     layer_norm_modulate(&[], 0, EPS, &[], &[], &[0, 0], &mut []);
     gated_add(&[], &[], &[], 8, &[], &mut []);
+    rms_norm(&[], EPS, &[1.0; 8], &mut []);
     rms_norm_rope(&[], 2, 8, EPS, &[1.0; 8], &[], &[], &mut []);
     group_norm(&[], 4, 2, EPS, &[1.0; 4], &[0.0; 4], true, &mut []);
 
@@ -145,6 +166,8 @@ fn empty_sizes_and_wild_numbers_are_fine() {
         x[20] = wild;
         let mut y = [0.0; 32];
         layer_norm_modulate(&x, 16, EPS, &[0.0; 16], &[0.0; 16], &[0, 0], &mut y);
+        assert!(y[..16].iter().all(|y| y.is_finite()), "a row beside a wild one");
+        rms_norm(&x, EPS, &[1.0; 16], &mut y);
         assert!(y[..16].iter().all(|y| y.is_finite()), "a row beside a wild one");
         rms_norm_rope(&x, 1, 16, EPS, &[1.0; 16], &[1.0; 16], &[0.0; 16], &mut y);
         assert!(y[..16].iter().all(|y| y.is_finite()), "a row beside a wild one");
