@@ -15,7 +15,7 @@ use crate::{
     config::Sizing,
     domain::{EditParams, ParamError, Size},
     engine::{Cost, CostModel, JobShape},
-    model::{flux::FluxConfig, vae::VaeConfig},
+    model::{flux::FluxConfig, t5::T5Config, vae::VaeConfig},
 };
 
 /// Multiply-adds of a unit of work.
@@ -23,19 +23,12 @@ const UNIT: f64 = 1e6;
 /// Weights of a block of either kind over its squared width: q, k, v, out and both halves of the
 /// feed-forward, which is four times as wide.
 const BLOCK: f64 = 12.0;
-/// Weights of T5-XXL over its squared width: 24 layers of attention (4) and a gated feed-forward of
-/// 2.5 times the width (7.5). Other encoders are taken to be like it.
-const T5: f64 = 276.0;
 /// Widths of the hidden state for each token of a step, where a single block joins attention and
 /// feed-forward: the state (1), both results (1 + 4), and the two joined (5). A double block has ten:
 /// the state, attention's result, and of the image's feed-forward eight.
 const STEP: f64 = 11.0;
-/// Copies of T5's scores of all tokens with all others, in each head: the products, the bias, their
-/// sum, and the weights.
-const T5_SCORES: f64 = 4.0;
-/// Widths of T5's hidden state for each token beside them: the state, its norm, q, k and v in two
-/// orders each, and attention's result in three forms.
-const T5_STATES: f64 = 11.0;
+/// Channels of a head that attention packs together.
+const LANES: usize = 16;
 /// Bytes of an f32.
 const F32: f64 = 4.0;
 /// Bytes of a pixel of an input.
@@ -57,9 +50,8 @@ const SMALLEST: f64 = 512.0 * 1024.0;
 pub(super) struct Costs {
     flux: FluxConfig,
     vae: VaeConfig,
+    t5: T5Config,
     sizing: Sizing,
-    text_width: f64,
-    text_heads: f64,
     /// Bytes of a number in the type of computation.
     number: f64,
 }
@@ -83,9 +75,8 @@ impl Costs {
         Self {
             flux: parts.transformer.config().clone(),
             vae: parts.vae.config().clone(),
+            t5: parts.t5.config().clone(),
             sizing: parts.sizing.clone(),
-            text_width: parts.t5.width() as f64,
-            text_heads: parts.t5.heads() as f64,
             number: parts.target.dtype.size_in_bytes() as f64,
         }
     }
@@ -96,6 +87,27 @@ impl Costs {
         let width = self.flux.inner_dim() as f64;
         let blocks = (self.flux.num_layers + self.flux.num_single_layers) as f64;
         blocks * tokens * width * (BLOCK * width + 2.0 * tokens)
+    }
+
+    /// Multiply-adds of a prompt of so many tokens: each through the weights of every block, and with
+    /// every other, twice.
+    fn t5(&self, tokens: f64) -> f64 {
+        let T5Config { d_model, d_ff, num_layers, gated, .. } = self.t5;
+        let feed_forward = if gated { 3 * d_ff } else { 2 * d_ff };
+        let inner = self.t5.inner_dim() as f64;
+        let weights = d_model as f64 * (4.0 * inner + feed_forward as f64);
+        num_layers as f64 * tokens * (weights + 2.0 * tokens * inner)
+    }
+
+    /// Bytes of a pass of T5 over so many tokens, in a block: either at the attention, with the state,
+    /// q, k and v, keys and values once more in packed form, and the result; or at the gate, with the
+    /// states before and after attention, both inputs and their product.
+    fn t5_memory(&self, tokens: f64) -> f64 {
+        let T5Config { d_model, d_kv, d_ff, num_heads, gated, .. } = self.t5;
+        let packed = num_heads * d_kv.next_multiple_of(LANES);
+        let attention = d_model + 4 * self.t5.inner_dim() + 2 * packed;
+        let feed_forward = 2 * d_model + if gated { 3 * d_ff } else { 2 * d_ff };
+        tokens * attention.max(feed_forward) as f64 * self.number
     }
 
     /// Multiply-adds of a pass of the VAE: two 3x3 convolutions in each residual block, at each
@@ -136,10 +148,9 @@ impl Costs {
     fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes) -> (f64, f64) {
         let given = images.iter().map(|&size| RGB * pixels(size)).sum::<f64>();
         let mut inputs = given;
-        let states = tokens.text * self.text_width * self.number;
+        let states = tokens.text * self.t5.d_model as f64 * self.number;
         let embeddings = tokens.sequences * states;
-        let scores = self.text_heads * tokens.text.powi(2) * self.number;
-        let text = inputs + embeddings + T5_SCORES * scores + T5_STATES * states;
+        let text = inputs + embeddings - states + self.t5_memory(tokens.text);
 
         // Each input is narrowed, shortened and turned into a tensor; then it goes.
         let mut pictures = 0.0_f64;
@@ -223,7 +234,7 @@ impl CostModel for Costs {
         let tokens = Tokens::of(job.params, &sizes);
         let layers = self.vae.layers_per_block;
         let encoding = sizes.references.iter().map(|&size| self.vae(pixels(size), layers));
-        let prompts = tokens.sequences * tokens.text * T5 * self.text_width.powi(2);
+        let prompts = tokens.sequences * self.t5(tokens.text);
         let (held, worst) = self.memory(&tokens, job.images, &sizes);
         Ok(Cost {
             tokens: tokens.packed() as usize,

@@ -9,7 +9,7 @@ use crate::{
     domain::{EditParams, Pixels, Prompt, Size},
     engine::{Phase, Progress},
     imaging,
-    model::{flux::StepCache, rope::Rope, vae::Pass},
+    model::{flux::StepCache, rope::Rope, t5, vae},
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -74,7 +74,7 @@ pub(super) enum Stage {
     Text(Text),
     Pictures(Pictures),
     Denoising(Box<Denoising>),
-    Decoding(Pass),
+    Decoding(vae::Pass),
     /// The result was given, or a unit failed; nothing is left to do.
     Over,
 }
@@ -82,6 +82,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Text {
     images: Vec<Pixels>,
+    /// T5 on its way through the prompt at hand.
+    pass: Option<t5::Pass>,
     /// T5's part of the prompt at hand, while CLIP's is still to come.
     half: Option<Tensor>,
     done: Vec<Conditioning>,
@@ -90,7 +92,7 @@ pub(super) struct Text {
 #[derive(Debug)]
 pub(super) struct Pictures {
     images: std::vec::IntoIter<Pixels>,
-    pass: Option<Pass>,
+    pass: Option<vae::Pass>,
     positive: Conditioning,
     negative: Option<Conditioning>,
     /// Packed latents of the references so far.
@@ -99,7 +101,7 @@ pub(super) struct Pictures {
 
 impl Running {
     pub(super) fn new(params: EditParams, images: Vec<Pixels>, sizes: Sizes) -> Self {
-        let stage = Stage::Text(Text { images, half: None, done: Vec::new() });
+        let stage = Stage::Text(Text { images, pass: None, half: None, done: Vec::new() });
         Self { params, sizes, stage, trace: None, truncated: false }
     }
 
@@ -135,33 +137,49 @@ impl Running {
             .into_iter()
             .flatten()
             .collect();
-        let total = 2 * prompts.len();
         let at = text.done.len();
         let prompt = *prompts.get(at).ok_or(WorkError::Lost("prompt"))?;
+        let mut trace = self.trace.as_mut().filter(|_| at == 0);
         match text.half.take() {
             None => {
-                let length = self.params.max_sequence_length;
-                let encoded = parts.t5_tokenizer.encode(prompt, length)?;
-                let embeddings = parts.t5.forward(&encoded.ids)?;
-                self.truncated |= encoded.truncated;
-                if let Some(trace) = self.trace.as_mut().filter(|_| at == 0) {
-                    trace.ids("t5_ids", &encoded.ids)?;
-                    trace.rows("prompt_embeds", &embeddings)?;
+                let mut pass = match text.pass.take() {
+                    Some(pass) => pass,
+                    None => {
+                        let length = self.params.max_sequence_length;
+                        let encoded = parts.t5_tokenizer.encode(prompt, length)?;
+                        self.truncated |= encoded.truncated;
+                        if let Some(trace) = &mut trace {
+                            trace.ids("t5_ids", &encoded.ids)?;
+                        }
+                        parts.t5.encode(&encoded.ids)?
+                    }
+                };
+                text.half = parts.t5.advance(&mut pass)?;
+                match (&text.half, trace) {
+                    (None, _) => text.pass = Some(pass),
+                    (Some(embeddings), Some(trace)) => trace.rows("prompt_embeds", embeddings)?,
+                    (Some(_), None) => {}
                 }
-                text.half = Some(embeddings);
             }
             Some(embeddings) => {
                 let encoded = parts.clip_tokenizer.encode(prompt, parts.clip.max_tokens())?;
                 let pooled = parts.clip.pooled(&encoded.ids)?;
-                if let Some(trace) = self.trace.as_mut().filter(|_| at == 0) {
+                if let Some(trace) = trace {
                     trace.ids("clip_ids", &encoded.ids)?;
                     trace.plain("pooled_embeds", pooled.to_dtype(DType::F32)?);
                 }
                 text.done.push(Conditioning { text: embeddings, pooled });
             }
         }
-        let done = 2 * text.done.len() + usize::from(text.half.is_some());
-        if done < total {
+        if text.done.len() < prompts.len() {
+            let blocks = parts.t5.config().num_layers;
+            let here = match &text.pass {
+                Some(pass) => pass.progress(&parts.t5).0,
+                None if text.half.is_some() => blocks,
+                None => 0,
+            };
+            let done = text.done.len() * (blocks + 1) + here;
+            let total = prompts.len() * (blocks + 1);
             self.stage = Stage::Text(text);
             return Ok(Phase::Text(Progress { done, total }));
         }
@@ -259,7 +277,7 @@ impl Running {
         Ok(Phase::Ready)
     }
 
-    fn decode(&mut self, mut pass: Pass, parts: &Parts) -> Result<Phase> {
+    fn decode(&mut self, mut pass: vae::Pass, parts: &Parts) -> Result<Phase> {
         let Some(picture) = parts.vae.advance(&mut pass)? else {
             let (done, total) = pass.progress(&parts.vae);
             self.stage = Stage::Decoding(pass);

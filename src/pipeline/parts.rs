@@ -85,7 +85,7 @@ impl Parts {
                 "joint_attention_dim",
                 flux.joint_attention_dim,
                 "d_model of text_encoder_2",
-                t5.width(),
+                t5.config().d_model,
             ),
             (
                 "pooled_projection_dim",

@@ -114,7 +114,7 @@ fn a_missing_misshapen_or_surplus_tensor_is_named() -> Result<()> {
     })?;
     expect(&model.error()?, &[TRANSFORMER, name, "I64", "F32, F16 or BF16"])?;
 
-    // the same through candle-transformers' T5, and in the other components
+    // the same in the other components
     for (file, tensor) in [
         ("text_encoder_2/model.safetensors", "encoder.block.1.layer.0.SelfAttention.q.weight"),
         ("text_encoder/model.safetensors", "encoder.layers.1.mlp.fc1.bias"),

@@ -22,5 +22,6 @@ mod settings;
 mod sizes;
 mod store;
 mod support;
+mod t5;
 mod tidy;
 mod ui;

@@ -3,7 +3,7 @@
 //! stock path a slice of queries at a time.
 
 use super::{Ops, Segment, expect, matrix, output, values};
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
 /// Scores that the stock path holds at once, in numbers: 64 MiB of f32.
@@ -11,6 +11,53 @@ const SCORES: usize = 16 << 20;
 
 /// Sizes of a head that candle's attention on Metal has kernels for, as its `Sdpa::metal_fwd` says.
 const SDPA_DIMS: [usize; 7] = [32, 64, 72, 80, 96, 128, 256];
+
+/// What each head adds to a score for the way from the query to the key.
+#[derive(Clone, Debug)]
+pub struct RelativeBias {
+    host: Vec<f32>,
+    heads: usize,
+    /// The same numbers [heads, 2 reach - 1] on the device, for the stock path.
+    device: Option<Tensor>,
+}
+
+impl RelativeBias {
+    /// Wraps `values` [heads, 2 reach - 1] for the given implementation and device: what key `j` adds
+    /// for query `i` stands at `reach - 1 + j - i`.
+    ///
+    /// # Errors
+    /// Where the size does not fit, or the device refuses an allocation.
+    pub fn new(values: Vec<f32>, heads: usize, ops: Ops, device: &Device) -> Result<Self> {
+        let span = values.len() / heads.max(1);
+        if span * heads != values.len() || span.is_multiple_of(2) {
+            bail!("a bias of {} numbers does not fit {heads} heads", values.len());
+        }
+        let device = match ops {
+            Ops::Own => None,
+            Ops::Stock => Some(Tensor::from_slice(&values, (heads, span), device)?),
+        };
+        Ok(Self { host: values, heads, device })
+    }
+
+    /// Rows of the longest segment that it reaches over.
+    fn reach(&self) -> usize {
+        (self.host.len() / self.heads).div_ceil(2)
+    }
+
+    /// The part for `queries` and all `n` keys, [heads, queries, n].
+    fn part(&self, queries: Range<usize>, n: usize) -> Result<Tensor> {
+        let Some(device) = &self.device else {
+            bail!("a bias for own kernels was given to a stock operation")
+        };
+        let middle = self.reach() - 1;
+        let places: Vec<u32> = queries
+            .clone()
+            .flat_map(|query| (0..n).map(move |key| (middle + key - query) as u32))
+            .collect();
+        let places = Tensor::from_vec(places, queries.len() * n, device.device())?;
+        device.index_select(&places, 1)?.reshape((self.heads, queries.len(), n))
+    }
+}
 
 impl Ops {
     /// softmax(q k^T * scale) v for each segment and head.
@@ -30,15 +77,44 @@ impl Ops {
         segments: &[Segment],
     ) -> Result<Tensor> {
         match self {
-            Ops::Own => q.apply_op3_no_bwd(k, v, &OwnAttention { heads, scale, segments }),
-            Ops::Stock => stock(q, k, v, heads, scale, segments),
+            Ops::Own => {
+                q.apply_op3_no_bwd(k, v, &OwnAttention { heads, scale, bias: None, segments })
+            }
+            Ops::Stock => stock(q, k, v, heads, scale, None, segments),
         }
     }
+
+    /// [`Ops::attention`] with `bias` added to the scores.
+    ///
+    /// # Errors
+    /// As [`Ops::attention`], and where the bias does not reach over a segment.
+    pub fn attention_biased(
+        self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        scale: f32,
+        bias: &RelativeBias,
+        segments: &[Segment],
+    ) -> Result<Tensor> {
+        let longest = segments.iter().map(rows_of).max().unwrap_or(0);
+        expect("rows past the bias's reach", longest.saturating_sub(bias.reach()), 0)?;
+        let (heads, bias) = (bias.heads, Some(bias));
+        match self {
+            Ops::Own => q.apply_op3_no_bwd(k, v, &OwnAttention { heads, scale, bias, segments }),
+            Ops::Stock => stock(q, k, v, heads, scale, bias, segments),
+        }
+    }
+}
+
+fn rows_of(segment: &Segment) -> usize {
+    segment.ranges.iter().map(Range::len).sum()
 }
 
 struct OwnAttention<'a> {
     heads: usize,
     scale: f32,
+    bias: Option<&'a RelativeBias>,
     segments: &'a [Segment],
 }
 
@@ -64,16 +140,17 @@ impl CustomOp3 for OwnAttention<'_> {
             expect("rows of a segment past the matrix", range.end.saturating_sub(rows), 0)?;
         }
         let mut out = vec![0.0; rows * width];
-        darkroom_kernels::attention(
-            values(q, q_layout)?,
-            values(k, k_layout)?,
-            values(v, v_layout)?,
-            self.heads,
-            width / self.heads,
-            self.scale,
-            self.segments,
-            &mut out,
-        );
+        let [q, k, v] = [values(q, q_layout)?, values(k, k_layout)?, values(v, v_layout)?];
+        let Self { heads, scale, bias, segments } = *self;
+        let dim = width / heads;
+        match bias {
+            None => darkroom_kernels::attention(q, k, v, heads, dim, scale, segments, &mut out),
+            Some(bias) => {
+                let bias = &bias.host;
+                let out = &mut out;
+                darkroom_kernels::attention_biased(q, k, v, heads, dim, scale, bias, segments, out);
+            }
+        }
         output(out, (rows, width))
     }
 }
@@ -85,12 +162,13 @@ fn stock(
     v: &Tensor,
     heads: usize,
     scale: f32,
+    bias: Option<&RelativeBias>,
     segments: &[Segment],
 ) -> Result<Tensor> {
     let (rows, width) = q.dims2()?;
     let dim = width / heads;
     #[cfg(feature = "flash-attn")]
-    if super::flash::serves(q, dim) {
+    if bias.is_none() && super::flash::serves(q, dim) {
         return super::flash::attention(q, k, v, heads, scale, segments);
     }
     let mut pieces = Vec::new();
@@ -102,28 +180,38 @@ fn stock(
         }
         let by_head = |x| gather(x, &ranges)?.reshape((n, heads, dim))?.transpose(0, 1);
         let [q, k, v] = [by_head(q)?, by_head(k)?, by_head(v)?]; // (heads, n, dim)
-        let out = if q.device().is_metal() && SDPA_DIMS.contains(&dim) {
+        let out = if q.device().is_metal() && bias.is_none() && SDPA_DIMS.contains(&dim) {
             let one = |x: Tensor| x.unsqueeze(0)?.contiguous();
             candle_nn::ops::sdpa(&one(q)?, &one(k)?, &one(v)?, None, false, scale, 1.0)?
                 .squeeze(0)?
         } else {
-            in_slices(&q, &k, &v, scale)?
+            in_slices(&q, &k, &v, scale, bias)?
         };
         pieces.extend(cut(&out.transpose(0, 1)?.reshape((n, width))?, &ranges)?);
     }
     place(pieces, rows, q)
 }
 
-/// softmax(q k^T * scale) v of each head, a slice of queries at a time. q, k, v [heads, n, dim].
-fn in_slices(q: &Tensor, k: &Tensor, v: &Tensor, scale: f32) -> Result<Tensor> {
+/// softmax(q k^T * scale + bias) v of each head, a slice of queries at a time. q, k, v [heads, n, dim].
+fn in_slices(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f32,
+    bias: Option<&RelativeBias>,
+) -> Result<Tensor> {
     let (heads, n, _) = q.dims3()?;
     let kt = k.transpose(1, 2)?.contiguous()?; // (heads, dim, n)
     let v = v.contiguous()?;
     let slice = (SCORES / (heads * n)).max(1);
     let mut outputs = Vec::new();
     for start in (0..n).step_by(slice) {
-        let q = q.narrow(1, start, slice.min(n - start))?.contiguous()?;
-        let scores = (q.matmul(&kt)?.to_dtype(DType::F32)? * f64::from(scale))?;
+        let queries = start..n.min(start + slice);
+        let q = q.narrow(1, start, queries.len())?.contiguous()?;
+        let mut scores = (q.matmul(&kt)?.to_dtype(DType::F32)? * f64::from(scale))?;
+        if let Some(bias) = bias {
+            scores = (scores + bias.part(queries, n)?)?;
+        }
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
         outputs.push(weights.matmul(&v)?); // (heads, slice, dim)
     }

@@ -32,15 +32,37 @@ impl Linear {
     /// # Errors
     /// A [`LoadError`] that names the tensor which is missing or misshapen.
     pub fn load(weights: &Weights, k: usize, n: usize) -> std::result::Result<Self, LoadError> {
+        Self::build(weights, k, n, true)
+    }
+
+    /// Loads `weight` [n, k].
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub fn load_without_bias(
+        weights: &Weights,
+        k: usize,
+        n: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        Self::build(weights, k, n, false)
+    }
+
+    fn build(
+        weights: &Weights,
+        k: usize,
+        n: usize,
+        bias: bool,
+    ) -> std::result::Result<Self, LoadError> {
         let target = weights.target();
         let inner = match target.ops {
             Ops::Own => {
                 let weight = weights.matrix("weight", n, k, |row| Packed::from_fn(n, k, row))?;
-                Inner::Own { weight, bias: Some(weights.host("bias", &[n])?) }
+                let bias = bias.then(|| weights.host("bias", &[n])).transpose()?;
+                Inner::Own { weight, bias }
             }
             Ops::Stock => Inner::Stock(candle_nn::Linear::new(
                 weights.tensor("weight", &[n, k])?,
-                Some(weights.tensor("bias", &[n])?),
+                bias.then(|| weights.tensor("bias", &[n])).transpose()?,
             )),
         };
         Ok(Self { inner, calls: target.linear_calls.clone() })

@@ -20,11 +20,12 @@ mod linear;
 mod norm;
 mod pixels;
 
+pub use attention::RelativeBias;
 pub use bands::{Bands, UNIT};
 pub use conv::{Conv2d, Form};
 pub use darkroom_kernels::{Activation, Segment, instruction_set};
 pub use linear::Linear;
-pub use norm::{GroupNorm, QkNorm};
+pub use norm::{GroupNorm, QkNorm, RmsNorm};
 pub use pixels::PixelAttention;
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Tensor, bail};

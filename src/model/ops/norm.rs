@@ -7,7 +7,7 @@ use super::{
     expect, matrix, output, values,
 };
 use crate::model::{error::LoadError, weights::Weights};
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use darkroom_kernels::GroupSums;
 #[cfg(feature = "cuda")]
 use {super::cuda, candle_core::CudaStorage};
@@ -154,6 +154,61 @@ impl CustomOp3 for OwnGatedAdd<'_> {
     }
 }
 
+/// RMSNorm of each row, in f32 throughout.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    ops: Ops,
+    weight: Vec<f32>,
+    /// The same weight on the device, for the stock path.
+    device: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Loads `weight` [c].
+    ///
+    /// # Errors
+    /// A [`LoadError`] that names the tensor.
+    pub fn load(weights: &Weights, c: usize, eps: f64) -> std::result::Result<Self, LoadError> {
+        let weight = weights.host("weight", &[c])?;
+        let target = weights.target();
+        let device = Tensor::new(weight.as_slice(), &target.device)?;
+        Ok(Self { ops: target.ops, weight, device, eps })
+    }
+
+    /// x [rows, c] -> the same shape.
+    ///
+    /// # Errors
+    /// Where the shape does not fit, or the device fails.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.ops == Ops::Own {
+            return x.apply_op1_no_bwd(self);
+        }
+        rms_norm(x, &self.device, self.eps)?.to_dtype(x.dtype())
+    }
+}
+
+/// The norm of the last dimension in stock operations -> f32
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let x = x.to_dtype(DType::F32)?;
+    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
+}
+
+impl CustomOp1 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, c) = matrix(layout)?;
+        expect("the input's width of a norm", c, self.weight.len())?;
+        let mut y = vec![0.0; rows * c];
+        darkroom_kernels::rms_norm(values(x, layout)?, self.eps as f32, &self.weight, &mut y);
+        output(y, (rows, c))
+    }
+}
+
 /// RMSNorm of each head of a query or key, then the rotary embedding, in f32 throughout.
 #[derive(Clone, Debug)]
 pub struct QkNorm {
@@ -187,10 +242,8 @@ impl QkNorm {
         let (rows, width) = x.dims2()?;
         let dim = self.weight.len();
         let shape = (rows, width / dim, dim / 2, 2);
-        let x32 = x.to_dtype(DType::F32)?.reshape((rows, width / dim, dim))?;
-        let mean = x32.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = x32.broadcast_div(&(mean + self.eps)?.sqrt()?)?.broadcast_mul(&self.device)?;
-        let pairs = normed.reshape(shape)?;
+        let heads = x.reshape((rows, width / dim, dim))?;
+        let pairs = rms_norm(&heads, &self.device, self.eps)?.reshape(shape)?;
         let (a, b) = (pairs.narrow(3, 0, 1)?, pairs.narrow(3, 1, 1)?);
         let (cos, sin) = (cos.reshape((rows, 1, dim / 2, 1))?, sin.reshape((rows, 1, dim / 2, 1))?);
         let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;

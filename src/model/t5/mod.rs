@@ -1,24 +1,51 @@
-//! The T5 encoder: candle-transformers' model behind this project's loading and errors.
+//! The T5 encoder.
 //!
 //! It sees one prompt at a time, padded to its full length and without an attention mask: the
-//! length of the padding is part of what the transformer was trained on.
+//! length of the padding is part of what the transformer was trained on. A pass is walked a block at
+//! a time, so that whoever runs it can do other work in between. Of the table of embeddings, a
+//! quarter of a gigabyte in the released model, only the rows of the prompt are ever read.
 //!
 //! Reference: transformers 5.23.0 `T5EncoderModel`.
 
+mod block;
+mod config;
+
+pub use config::T5Config;
+
 use super::{
     error::LoadError,
+    ops::{RelativeBias, RmsNorm},
     weights::{ConfigFile, Weights},
 };
+use block::Block;
 use candle_core::{Result, Tensor, bail};
-use candle_transformers::models::t5;
 
 /// The encoder with its weights.
 #[derive(Debug)]
 pub struct T5Encoder {
-    model: t5::T5EncoderModel,
-    width: usize,
-    heads: usize,
-    vocabulary: usize,
+    config: T5Config,
+    /// Where `weight` [vocab_size, d_model] lies.
+    embedding: Weights,
+    /// `relative_attention_bias` [buckets, heads], which all blocks share.
+    bias: Vec<f32>,
+    blocks: Vec<Block>,
+    final_layer_norm: RmsNorm,
+}
+
+/// A prompt under way.
+#[derive(Debug)]
+pub struct Pass {
+    x: Tensor,
+    bias: RelativeBias,
+    next: usize,
+}
+
+impl Pass {
+    /// Blocks behind and in all.
+    #[must_use]
+    pub fn progress(&self, encoder: &T5Encoder) -> (usize, usize) {
+        (self.next, encoder.blocks.len())
+    }
 }
 
 impl T5Encoder {
@@ -27,49 +54,78 @@ impl T5Encoder {
     /// # Errors
     /// A [`LoadError`] that names file, field or tensor.
     pub fn load(config: &ConfigFile, weights: &Weights) -> std::result::Result<Self, LoadError> {
-        config.must_be("feed_forward_proj", &["gated-gelu", "relu"])?;
-        for field in ["vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"] {
-            config.size(field)?;
-        }
-        if config.size_or("relative_attention_num_buckets", 32)? % 2 != 0 {
-            return Err(config.wrong("field relative_attention_num_buckets must be even"));
-        }
-        let sizes: t5::Config = serde_json::from_value(config.json().clone())
-            .map_err(|error| config.wrong(error.to_string()))?;
+        let config = T5Config::read(config)?;
         // The encoder's embedding is tied to the shared one; some writers keep both.
         weights.allow(&["shared.weight", "encoder.embed_tokens.weight"]);
-        let model = t5::T5EncoderModel::load(weights.var_builder(), &sizes)
-            .map_err(|error| weights.explain(error))?;
+        let encoder = weights.pp("encoder");
+        let shared = weights.contains("shared.weight") || !encoder.contains("embed_tokens.weight");
+        let embedding = if shared { weights.pp("shared") } else { encoder.pp("embed_tokens") };
+        embedding.rows("weight", config.vocab_size, config.d_model, &[])?;
+        let blocks = encoder.pp("block");
+        let buckets = [config.relative_attention_num_buckets, config.num_heads];
+        let bias = blocks
+            .pp("0.layer.0.SelfAttention.relative_attention_bias")
+            .host("weight", &buckets)?;
+        let norm = encoder.pp("final_layer_norm");
+        let encoder = Self {
+            embedding,
+            bias,
+            blocks: (0..config.num_layers)
+                .map(|i| Block::load(&blocks.pp(i), &config))
+                .collect::<std::result::Result<_, _>>()?,
+            final_layer_norm: RmsNorm::load(&norm, config.d_model, config.layer_norm_epsilon)?,
+            config,
+        };
         weights.finish()?;
-        Ok(Self {
-            model,
-            width: sizes.d_model,
-            heads: sizes.num_heads,
-            vocabulary: sizes.vocab_size,
-        })
+        Ok(encoder)
     }
 
-    /// Width of the embeddings.
+    /// The sizes.
     #[must_use]
-    pub fn width(&self) -> usize {
-        self.width
+    pub fn config(&self) -> &T5Config {
+        &self.config
     }
 
-    /// Heads of its attention.
-    #[must_use]
-    pub fn heads(&self) -> usize {
-        self.heads
-    }
-
-    /// ids, padded to the full length -> [ids, width].
+    /// Begins to encode `ids`, padded to the full length.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary, or the device fails.
-    pub fn forward(&mut self, ids: &[u32]) -> Result<Tensor> {
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
-            bail!("T5's tokenizer gave id {id}, its model knows {} ids", self.vocabulary);
+    pub fn encode(&self, ids: &[u32]) -> Result<Pass> {
+        let T5Config { vocab_size, d_model, num_heads, .. } = self.config;
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            bail!("T5's tokenizer gave id {id}, its model knows {vocab_size} ids");
         }
-        let ids = Tensor::new(ids, self.model.device())?.unsqueeze(0)?;
-        self.model.forward(&ids)?.squeeze(0)?.contiguous()
+        let rows = self.embedding.rows("weight", vocab_size, d_model, ids);
+        let rows = rows.map_err(candle_core::Error::wrap)?;
+        let target = self.embedding.target();
+        let x = Tensor::from_vec(rows, (ids.len(), d_model), &target.device)?;
+        let bias = RelativeBias::new(self.bias(ids.len()), num_heads, target.ops, &target.device)?;
+        Ok(Pass { x: x.to_dtype(target.dtype)?, bias, next: 0 })
+    }
+
+    /// What each head adds for each distance that `n` rows have, [heads, 2 n - 1].
+    fn bias(&self, n: usize) -> Vec<f32> {
+        let heads = self.config.num_heads;
+        let farthest = n.saturating_sub(1) as isize;
+        let buckets: Vec<usize> =
+            (-farthest..=farthest).map(|distance| self.config.bucket(distance)).collect();
+        let of_head =
+            |head| buckets.iter().filter_map(move |bucket| self.bias.get(bucket * heads + head));
+        (0..heads).flat_map(of_head).copied().collect()
+    }
+
+    /// Runs the next block. After the last gives the embeddings [ids, d_model].
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn advance(&self, pass: &mut Pass) -> Result<Option<Tensor>> {
+        if let Some(block) = self.blocks.get(pass.next) {
+            pass.x = block.forward(&pass.x, &pass.bias)?;
+            pass.next += 1;
+        }
+        if pass.next < self.blocks.len() {
+            return Ok(None);
+        }
+        self.final_layer_norm.forward(&pass.x).map(Some)
     }
 }

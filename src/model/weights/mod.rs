@@ -12,7 +12,7 @@ mod mmap;
 pub use config::ConfigFile;
 
 use super::{error::LoadError, ops::Ops};
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Tensor};
 use files::{Entry, Files};
 use std::{
     collections::HashSet,
@@ -60,8 +60,6 @@ struct Shared {
     files: Files,
     target: Target,
     used: Mutex<HashSet<String>>,
-    /// The first precise failure behind candle's own error type (see [`Weights::var_builder`]).
-    failure: Mutex<Option<LoadError>>,
 }
 
 impl Weights {
@@ -76,7 +74,6 @@ impl Weights {
             files: Files::open(folder, stem)?,
             target: target.clone(),
             used: Mutex::new(HashSet::new()),
-            failure: Mutex::new(None),
         };
         Ok(Self { shared: Arc::new(shared), prefix: String::new() })
     }
@@ -142,6 +139,20 @@ impl Weights {
         Ok(build(&mut |row, values| entry.read_f32(row * k, values)))
     }
 
+    /// The rows `ids` of the matrix `name` [n, k] as f32 numbers in host memory, one after another:
+    /// nothing else of a large table is read. An id past the table gives zeros.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn rows(&self, name: &str, n: usize, k: usize, ids: &[u32]) -> Result<Vec<f32>, LoadError> {
+        let entry = self.entry(name, &[n, k])?;
+        let mut values = vec![0.0; ids.len() * k];
+        for (&id, row) in ids.iter().zip(values.chunks_mut(k.max(1))) {
+            entry.read_f32(id as usize * k, row);
+        }
+        Ok(values)
+    }
+
     fn entry(&self, name: &str, shape: &[usize]) -> Result<Entry<'_>, LoadError> {
         let full = self.full_name(name);
         let entry = self.shared.files.get(&full)?.ok_or_else(|| LoadError::Missing {
@@ -159,24 +170,6 @@ impl Weights {
         }
         self.shared.used.lock().unwrap_or_else(PoisonError::into_inner).insert(full);
         Ok(entry)
-    }
-
-    /// A candle `VarBuilder` over these weights, for models that candle-transformers builds.
-    ///
-    /// candle's errors cannot carry ours, so a failure is kept here and [`Weights::explain`] gives
-    /// it back.
-    #[must_use]
-    pub fn var_builder(&self) -> candle_nn::VarBuilder<'static> {
-        let Target { device, dtype, .. } = &self.shared.target;
-        let backend = Box::new(VarBackend(Self { prefix: String::new(), ..self.clone() }));
-        candle_nn::VarBuilder::from_backend(backend, *dtype, device.clone())
-    }
-
-    /// The precise reason behind an error that came through [`Weights::var_builder`].
-    #[must_use]
-    pub fn explain(&self, error: candle_core::Error) -> LoadError {
-        let mut failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.take().unwrap_or(LoadError::Device(error))
     }
 
     /// Says that these names may be present unused: copies that some writers keep of a tied tensor.
@@ -210,35 +203,5 @@ impl Weights {
 impl std::fmt::Debug for Weights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Weights({}, prefix {:?})", self.shared.files.path().display(), self.prefix)
-    }
-}
-
-/// candle's view of [`Weights`].
-struct VarBackend(Weights);
-
-impl candle_nn::var_builder::SimpleBackend for VarBackend {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: candle_nn::Init,
-        _: DType,
-        _: &Device,
-    ) -> candle_core::Result<Tensor> {
-        self.0.tensor(name, shape.dims()).map_err(|error| {
-            let text = candle_core::Error::Msg(error.to_string());
-            let mut failure = self.0.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert(error);
-            text
-        })
-    }
-
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        let shape = self.0.shared.files.shape(name).unwrap_or_default().to_vec();
-        self.get(Shape::from(shape), name, candle_nn::Init::Const(0.0), DType::F32, &Device::Cpu)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.0.contains(name)
     }
 }

@@ -8,7 +8,6 @@ use super::edges::module;
 const HOMES: &[(&str, &[&str])] = &[
     ("candle_core", &["model", "pipeline", "app"]),
     ("candle_nn", &["model", "pipeline"]),
-    ("candle_transformers", &["model", "pipeline"]),
     ("darkroom_kernels", &["model"]),
     ("sled", &["store"]),
     ("axum", &["http", "ui", "app"]),
