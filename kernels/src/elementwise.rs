@@ -1,5 +1,6 @@
-//! The gated residual.
+//! The gated residual, and an activation by itself.
 
+use crate::linear::Activation;
 use crate::norm::{check_sequences, each_row_block};
 use crate::simd::{Isa, Kernel, LANES, Simd, load_part, store_part};
 
@@ -58,6 +59,34 @@ impl Kernel for GatedAdd<'_> {
                 let (x, u) = (load_part(s, x, 0.0), load_part(s, u, 0.0));
                 store_part(s, s.fma(load_part(s, gate, 0.0), u, x), y);
             }
+        }
+    }
+}
+
+/// `y = act(y)`: what [`linear`](crate::linear) does with its outputs, to the bit, for a caller that
+/// has changed them first.
+pub fn activate(y: &mut [f32], act: Activation) {
+    activate_on(Isa::best(), y, act);
+}
+
+pub(crate) fn activate_on(isa: Isa, y: &mut [f32], act: Activation) {
+    if act != Activation::None {
+        each_row_block(y, 1, |_, y| isa.run(Activate { y, act }));
+    }
+}
+
+struct Activate<'a> {
+    y: &'a mut [f32],
+    act: Activation,
+}
+
+impl Kernel for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for y in self.y.chunks_mut(LANES) {
+            store_part(s, self.act.apply(s, load_part(s, y, 0.0)), y);
         }
     }
 }

@@ -50,7 +50,7 @@ mod tests;
 pub use attention::{Segment, attention};
 pub use bias::attention_biased;
 pub use conv::{ConvGeometry, PackedConv, conv2d};
-pub use elementwise::gated_add;
+pub use elementwise::{activate, gated_add};
 pub use group_norm::{GroupSums, group_norm};
 pub use keys::PackedKeys;
 pub use linear::{Activation, linear};

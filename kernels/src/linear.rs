@@ -1,8 +1,9 @@
 //! The linear layer, with the activation that follows it.
 
+use crate::math;
 use crate::packed::Packed;
 use crate::product::{Source, Weights, product};
-use crate::simd::Isa;
+use crate::simd::{Isa, Simd};
 
 /// What a linear layer's outputs go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,17 @@ pub enum Activation {
     GeluTanh,
     /// `x / (1 + e^-x)`.
     Silu,
+}
+
+impl Activation {
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(self, s: S, v: S::V) -> S::V {
+        match self {
+            Self::None => v,
+            Self::GeluTanh => math::gelu_tanh(s, v),
+            Self::Silu => math::silu(s, v),
+        }
+    }
 }
 
 /// `y = act(x w^T + bias)`: `x` `[rows, k]`, the weights `[n, k]`, `bias` `[n]`, `y` `[rows, n]`.

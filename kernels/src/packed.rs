@@ -71,6 +71,18 @@ impl Packed {
         self.k
     }
 
+    /// Writes the `k` weights of output `i` to `to`, as they were packed.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such output, or `to` does not hold `k` numbers.
+    pub fn row(&self, i: usize, to: &mut [f32]) {
+        assert!(i < self.n && to.len() == self.k, "output {i} of a [{}, {}] layer", self.n, self.k);
+        for (x, lanes) in to.iter_mut().zip(self.panel(i / LANES)) {
+            *x = lanes.0[i % LANES];
+        }
+    }
+
     /// Size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(self.panels.as_slice())

@@ -8,7 +8,6 @@
 use std::ops::Range;
 
 use crate::linear::Activation;
-use crate::math;
 use crate::parallel::{self, Shared};
 use crate::simd::{Isa, Kernel, LANES, Lanes, Simd, load_part, store_part};
 use crate::tile::{MAX_TILE_ROWS, accumulate};
@@ -235,13 +234,7 @@ impl<A: Source> Block<'_, A> {
         }
         for (row, from) in rows.zip(&block) {
             for (y, from) in part(row).chunks_mut(LANES).zip(from) {
-                let v = s.load(&from.0);
-                let v = match act {
-                    Activation::None => v,
-                    Activation::GeluTanh => math::gelu_tanh(s, v),
-                    Activation::Silu => math::silu(s, v),
-                };
-                store_part(s, v, y);
+                store_part(s, act.apply(s, s.load(&from.0)), y);
             }
         }
     }

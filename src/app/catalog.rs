@@ -70,6 +70,12 @@ impl Catalog {
         Ok(Manifest::open(&self.folder.join(format!("{name}.toml")))?)
     }
 
+    /// The folder with adapters, which need not be there.
+    #[must_use]
+    pub fn loras(&self) -> PathBuf {
+        self.folder.join("loras")
+    }
+
     fn named(&self, name: &str) -> Result<ModelEntry, AppError> {
         let plain = !name.is_empty() && !name.contains(['/', '\\', '.']) && name != "styles";
         let lock = if plain { Lock::read(&self.folder, name)? } else { None };

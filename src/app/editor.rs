@@ -1,12 +1,16 @@
 //! One edit after another, each alone: what the command line runs.
 
-use super::{AppError, Compute, ModelEntry};
+use super::{AppError, Catalog, Compute, ModelEntry};
 use crate::{
     domain::{Pixels, Size},
     engine::{Engine, EngineError, Job, Phase, Progress, Slot},
-    pipeline::{Pipeline, Trace},
+    pipeline::{LoraShelf, Pipeline, Trace},
 };
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long a slice of work may take before progress is told.
 const SLICE: Duration = Duration::from_millis(50);
@@ -47,6 +51,7 @@ pub struct Edited {
 #[derive(Debug)]
 pub struct Editor {
     pipeline: Pipeline,
+    shelf: Arc<LoraShelf>,
 }
 
 impl Editor {
@@ -59,8 +64,17 @@ impl Editor {
         compute: &Compute,
         on_part: impl FnMut(&str),
     ) -> Result<Self, AppError> {
-        let pipeline = Pipeline::load(&model.folder, &model.manifest, &compute.target, on_part)?;
-        Ok(Self { pipeline })
+        let mut pipeline =
+            Pipeline::load(&model.folder, &model.manifest, &compute.target, on_part)?;
+        let shelf = Catalog::find().map(|catalog| LoraShelf::new(&catalog.loras()));
+        let shelf = Arc::new(shelf.unwrap_or_default());
+        pipeline.shelve(Arc::clone(&shelf));
+        Ok(Self { pipeline, shelf })
+    }
+
+    /// Lets edits name the adapter in `file`.
+    pub fn put_lora(&self, name: &str, file: &Path) {
+        self.shelf.put(name, file);
     }
 
     /// Runs one edit to its end, telling how far it is.

@@ -12,7 +12,7 @@ use crate::{
     config::{Blobs, Settings, TlsMode},
     http::{self, Fingerprint, Refused, Server, ServerOptions, Tls},
     imaging,
-    pipeline::Pipeline,
+    pipeline::{Listed, LoraShelf, Pipeline},
     scheduler::{self, BuildError, Factory, Limits, Scheduler, SystemClock},
     service::{ModelName, Options, Parts, Service},
     store::{self, BlobMode, SledStore, SweepReport},
@@ -84,7 +84,10 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
     let (store, sweep) = SledStore::open(store_options(settings))?;
     let memory = settings.scheduler.memory.unwrap_or_else(|| memory(&model, &devices));
     tell(Notice::Loading(&model.name));
-    let scheduler = scheduler(settings, &model, &devices, memory)?;
+    // One for each device: what is in a device's memory is of no use to another.
+    let shelf = || Arc::new(LoraShelf::new(&catalog.loras()));
+    let shelves: Vec<Arc<LoraShelf>> = devices.iter().map(|_| shelf()).collect();
+    let scheduler = scheduler(settings, &model, &devices, memory, &shelves)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(AppError::Runtime)?;
@@ -101,7 +104,8 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
         };
         let service = Service::start(parts)?;
         let models = catalog.models(&model, &name, &devices).into();
-        let app = http::App { service: service.clone(), models };
+        let loras = loras(shelves.first().cloned().unwrap_or_default());
+        let app = http::App { service: service.clone(), models, loras };
         // Before the address is open: whoever stops the server then must be heard.
         let mut stop = Stop::listen()?;
         let server = Server::start(http::router(app), &server_options(settings, &service)).await?;
@@ -164,6 +168,7 @@ fn scheduler(
     model: &ModelEntry,
     devices: &[Compute],
     memory: u64,
+    shelves: &[Arc<LoraShelf>],
 ) -> Result<Scheduler, AppError> {
     let of = &settings.scheduler;
     let limits = Limits {
@@ -175,17 +180,18 @@ fn scheduler(
         patience: of.patience,
         remembered: REMEMBERED,
     };
-    let engine = |compute: &Compute| {
+    let engine = |(compute, shelf): (&Compute, &Arc<LoraShelf>)| {
         let (folder, manifest) = (model.folder.clone(), model.manifest.clone());
-        let target = compute.target.clone();
+        let (target, shelf) = (compute.target.clone(), Arc::clone(shelf));
         let factory = Box::new(move || {
             let pipeline = Pipeline::load(&folder, &manifest, &target, |_| {});
-            let pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+            let mut pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+            pipeline.shelve(Arc::clone(&shelf));
             Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
         }) as Factory;
         (compute.device().to_owned(), factory)
     };
-    let engines = devices.iter().map(engine).collect();
+    let engines = devices.iter().zip(shelves).map(engine).collect();
     Ok(scheduler::spawn_all(engines, limits, Arc::new(SystemClock::start()))?)
 }
 
@@ -200,6 +206,23 @@ pub(super) fn shown(devices: &[Compute], name: impl Fn(&Compute) -> String) -> S
             count => format!("{count} x {name}"),
         });
     counted.collect::<Vec<_>>().join(", ")
+}
+
+/// The adapters on a shelf, for the list.
+fn loras(shelf: Arc<LoraShelf>) -> http::Loras {
+    http::Loras(Arc::new(move || {
+        let entry = |Listed { name, bytes, summary }: Listed| {
+            let (summary, error) = match summary {
+                Ok(summary) => (summary, None),
+                Err(error) => (Default::default(), Some(error)),
+            };
+            let (families, kinds) = (summary.families, summary.kinds);
+            let rank = summary.rank;
+            let [families, kinds] = [families, kinds].map(|set| set.into_iter().collect());
+            http::Lora { name, bytes, families, kinds, rank, error }
+        };
+        shelf.list().into_iter().map(entry).collect()
+    }))
 }
 
 /// Bytes that the jobs of a device may take where nobody says how many: of a CPU half of what is free

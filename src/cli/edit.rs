@@ -1,6 +1,6 @@
 //! `darkroom edit`: one picture edited, from the command line.
 
-use super::{CliError, files, progress::Bars, progress::seconds};
+use super::{CliError, files, lora::LoraArg, progress::Bars, progress::seconds};
 use crate::{
     app::{Catalog, Compute, Draft, Editor, Job, ModelEntry, OutputFormat, decode, encode},
     config::{ModelSettings, Settings},
@@ -31,6 +31,10 @@ pub(super) struct EditArgs {
     /// Format of the result: png, jpeg or webp. [default: by the output's name, else png]
     #[arg(long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
+
+    /// A LoRA of models/loras by name, or a file, and its strength; may be given several times.
+    #[arg(long, value_name = "NAME|FILE[=SCALE]")]
+    lora: Vec<LoraArg>,
 
     /// A model by name, or the folder of one in the diffusers layout. [default: model.name]
     #[arg(long, short, value_name = "NAME|DIR")]
@@ -126,6 +130,11 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
 
     let mut bars = Bars::new(args.quiet);
     let mut editor = Editor::load(&model, &compute, |part| bars.loading(part))?;
+    for LoraArg { lora, file } in args.loras() {
+        if let Some(file) = file {
+            editor.put_lora(&lora.name, &file);
+        }
+    }
     let (seed, steps) = (params.seed, params.num_inference_steps);
     let length = params.max_sequence_length;
     let job = Job { params, images };
@@ -173,6 +182,16 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
 }
 
 impl EditArgs {
+    /// The LoRAs; those from files have their place before their names, so that no two have one.
+    fn loras(&self) -> impl Iterator<Item = LoraArg> {
+        self.lora.iter().cloned().enumerate().map(|(i, mut arg)| {
+            if arg.file.is_some() {
+                arg.lora.name = format!("{}-{}", i + 1, arg.lora.name);
+            }
+            arg
+        })
+    }
+
     fn draft(&self) -> Draft {
         Draft {
             prompt: self.prompt.clone().map(Prompt::new),
@@ -189,6 +208,7 @@ impl EditArgs {
             reference_method: Some(self.reference_method),
             step_cache: self.step_cache,
             exact_size: self.exact_size,
+            loras: self.loras().map(|arg| arg.lora).collect(),
         }
     }
 

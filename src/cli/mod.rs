@@ -4,6 +4,7 @@
 mod doctor;
 mod edit;
 mod files;
+mod lora;
 mod models;
 mod progress;
 mod pull;

@@ -1,6 +1,6 @@
 //! What a person asks for: the parameters of an edit, named as in diffusers, checked in one place.
 
-use super::Size;
+use super::{Lora, Size};
 use std::str::FromStr;
 use zeroize::Zeroizing;
 
@@ -152,6 +152,8 @@ pub struct EditParams {
     pub step_cache: f32,
     /// Take pictures at their own size, floored to multiples of 16, instead of the model's sizes.
     pub exact_size: bool,
+    /// Adapters, whose effects add up.
+    pub loras: Vec<Lora>,
 }
 
 impl EditParams {
@@ -186,6 +188,7 @@ impl EditParams {
             let tokens = self.max_sequence_length;
             return Err(ParamError::new("max_sequence_length", tokens, "expected 1 to 512"));
         }
+        Lora::validate_all(&self.loras)?;
         if let Some(size) = self.size {
             for (field, side) in [("width", size.width), ("height", size.height)] {
                 if !SIDES.contains(&side) {

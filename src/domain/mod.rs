@@ -2,12 +2,14 @@
 
 mod edit;
 mod id;
+mod lora;
 mod pixels;
 mod secret;
 mod size;
 
 pub use edit::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod};
 pub use id::{ObjectId, OwnerId, ParseIdError};
+pub use lora::Lora;
 pub use pixels::Pixels;
 pub use secret::SecretBytes;
 pub use size::Size;

@@ -8,6 +8,7 @@ use super::{
     error::ErrorBody,
     fields::Edit,
     form, json,
+    loras::LoraUse,
     params::{NoParams, shown},
     state::{App, Caller},
     wire::{Format, Job, Priority},
@@ -71,6 +72,9 @@ struct EditFields {
     /// the more of them and the further from the exact result. About 0.1 is a fair choice, 0 is off.
     #[schema(minimum = 0, maximum = 1, default = 0.0)]
     step_cache: Option<f32>,
+    /// Adapters of `/api/loras`, at most 8, whose effects add up. In a form: the field once for each, as
+    /// `NAME` or `NAME=SCALE`, or once with this list as JSON.
+    loras: Option<Vec<LoraUse>>,
     /// The name of a style of `/api/styles`, as `sepia`, whose prompt stands before the own one.
     style: Option<String>,
     /// The name of the model that must run. Default: whichever runs.

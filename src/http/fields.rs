@@ -4,15 +4,21 @@
 //! cannot differ in what they know, what they accept, or how they refuse. Ranges are not checked
 //! here: they are the domain's.
 
-use super::{ApiError, Code, params::shown};
+use super::{
+    ApiError, Code,
+    loras::{self, LoraUse},
+    params::shown,
+};
 use crate::{
-    domain::{ParamError, Prompt},
+    domain::{Lora, ParamError, Prompt},
     service::{Draft, Priority, Service, ServiceError, Terms, Upload},
 };
 use std::fmt;
 
 /// Bytes of a prompt that are read: the most that its characters can take.
 const MAX_PROMPT: usize = 128 << 10;
+/// Bytes of a list that are read.
+const MAX_LIST: usize = 4 << 10;
 /// Bytes of any other text that are read.
 const MAX_WORD: usize = 1 << 10;
 
@@ -35,6 +41,8 @@ enum Kind {
     /// False where the number is larger than its type.
     Whole(fn(&mut Edit, u64) -> bool),
     Flag(fn(&mut Edit) -> &mut bool),
+    /// A list; in a form one after another, or all as JSON.
+    Loras,
     /// What other servers have, and this one refuses by name.
     Mask,
 }
@@ -62,6 +70,7 @@ const FIELDS: &[Field] = &[
         Kind::Word(|edit, text| parse(&mut edit.draft.reference_method, text)),
     ),
     Field::new("step_cache", Kind::Number(|edit| &mut edit.draft.step_cache)),
+    Field::new("loras", Kind::Loras),
     Field::new("style", Kind::Word(|edit, text| word(&mut edit.draft.style, text))),
     Field::new("model", Kind::Word(|edit, text| word(&mut edit.model, text))),
     Field::new(
@@ -132,6 +141,11 @@ impl Field {
         matches!(self.kind, Kind::Picture)
     }
 
+    /// Whether it holds adapters.
+    pub(super) fn is_loras(&self) -> bool {
+        matches!(self.kind, Kind::Loras)
+    }
+
     /// Checks that it may have text of so many bytes, and perhaps more to come.
     ///
     /// # Errors
@@ -140,6 +154,7 @@ impl Field {
         let (limit, allowed) = match self.kind {
             Kind::Mask => return Err(no_masks()),
             Kind::Prompt(_) => (MAX_PROMPT, "at most 32000 characters are allowed"),
+            Kind::Loras => (MAX_LIST, "at most 4096 bytes are allowed"),
             _ => (MAX_WORD, "at most 1024 bytes are allowed"),
         };
         if bytes > limit {
@@ -240,13 +255,15 @@ impl Edit {
         if matches!(value, Value::Written(text) if text.trim().is_empty()) {
             return Ok(());
         }
-        if self.given.contains(&field.name) {
-            return Err(field.refuse("given twice", "send it once"));
+        if let (Kind::Loras, Value::Written(text)) = (&field.kind, value) {
+            self.draft.loras.extend(loras::written(text.trim())?);
+            return Ok(Lora::validate_all(&self.draft.loras)?);
         }
-        self.given.push(field.name);
+        self.give(field)?;
         let wrong = |allowed: &str| field.refuse(value, allowed);
         match field.kind {
             Kind::Picture => return Err(wrong("expected a picture")),
+            Kind::Loras => return Err(wrong(loras::EXPECTED)),
             Kind::Mask => return Err(no_masks()),
             Kind::Prompt(slot) => {
                 let text = value.text().ok_or_else(|| wrong("expected text"))?;
@@ -272,6 +289,32 @@ impl Edit {
             }
         }
         Ok(())
+    }
+
+    /// Notes that a field was set.
+    fn give(&mut self, field: &Field) -> Result<(), ApiError> {
+        if self.given.contains(&field.name) {
+            return Err(field.refuse("given twice", "send it once"));
+        }
+        self.given.push(field.name);
+        Ok(())
+    }
+
+    /// Begins the list of adapters.
+    ///
+    /// # Errors
+    /// There was one before.
+    pub(super) fn begin_loras(&mut self, field: &Field) -> Result<(), ApiError> {
+        self.give(field)
+    }
+
+    /// Adds an adapter to the list.
+    ///
+    /// # Errors
+    /// Its name or strength can be none's, or there are too many.
+    pub(super) fn lora(&mut self, lora: LoraUse) -> Result<(), ApiError> {
+        self.draft.loras.push(lora.check()?);
+        Ok(Lora::validate_all(&self.draft.loras)?)
     }
 
     /// Room for one more picture.

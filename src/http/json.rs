@@ -7,6 +7,7 @@
 use super::{
     ApiError, Code,
     fields::{Edit, Field, Value},
+    loras::{self, LoraUse},
 };
 use crate::service::{Service, ServiceError, Upload};
 use axum::body::Body;
@@ -78,6 +79,25 @@ impl Reader<'_> {
             self.refused = Some(refused);
             E::custom("refused")
         })
+    }
+
+    /// Reads a list of adapters.
+    fn loras<'de, A: SeqAccess<'de>>(
+        &mut self,
+        field: &Field,
+        mut list: A,
+    ) -> Result<(), A::Error> {
+        let begun = self.edit.begin_loras(field);
+        self.go_on(begun)?;
+        loop {
+            // What is no JSON at all is refused here too: it is the value of this field.
+            let lora = match list.next_element::<LoraUse>() {
+                Ok(None) => return Ok(()),
+                Ok(Some(lora)) => self.edit.lora(lora),
+                Err(_) => Err(field.refuse("not that list", loras::EXPECTED)),
+            };
+            self.go_on(lora)?;
+        }
     }
 
     /// Decodes a picture.
@@ -228,6 +248,9 @@ impl<'de> Visitor<'de> for Member<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Self { field, reader, listed } = self;
+        if field.is_loras() {
+            return reader.loras(field, list);
+        }
         if listed || !field.is_picture() {
             return Member { field, reader, listed }.set(Value::Other("a list"));
         }

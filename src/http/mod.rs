@@ -23,6 +23,7 @@ mod images;
 mod info;
 mod jobs;
 mod json;
+mod loras;
 mod moment;
 mod openapi;
 mod ops;
@@ -36,7 +37,7 @@ mod wire;
 pub use code::Code;
 pub use error::ApiError;
 pub use server::{Refused, ServeError, Server, ServerOptions, layered};
-pub use state::{App, Model, Running};
+pub use state::{App, Lora, Loras, Model, Running};
 pub use tls::{Fingerprint, Tls, TlsError};
 
 use crate::ui;

@@ -4,7 +4,7 @@
 //! What every response can be, since the edge gives it and no handler, is added here, and so are the
 //! words for people.
 
-use super::{Code, edits, error::ErrorBody, events, images, info, jobs, ops, state::App};
+use super::{Code, edits, error::ErrorBody, events, images, info, jobs, loras, ops, state::App};
 use axum::{
     Extension, Router,
     http::header::CONTENT_TYPE,
@@ -93,6 +93,7 @@ pub(super) fn api() -> (Router<App>, OpenApi) {
         .merge(events::routes())
         .merge(images::routes())
         .merge(info::routes())
+        .merge(loras::routes())
         .merge(ops::routes())
         .split_for_parts();
     document.merge(own().into_openapi());

@@ -3,7 +3,7 @@
 use crate::{domain::OwnerId, service::Service};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, fmt, sync::Arc};
 
 /// What handlers hold.
 #[derive(Clone, Debug)]
@@ -12,6 +12,35 @@ pub struct App {
     pub service: Service,
     /// The models of this server, for the list.
     pub models: Arc<[Model]>,
+    /// Its adapters.
+    pub loras: Loras,
+}
+
+/// How the adapters of this server are found, for the list: there may be others each time.
+#[derive(Clone)]
+pub struct Loras(pub Arc<dyn Fn() -> Vec<Lora> + Send + Sync>);
+
+impl fmt::Debug for Loras {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loras")
+    }
+}
+
+/// An adapter, for the list.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    /// Its name.
+    pub name: String,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Programs that name layers as it does.
+    pub families: Vec<&'static str>,
+    /// What it consists of.
+    pub kinds: Vec<&'static str>,
+    /// The highest rank of its matrices.
+    pub rank: usize,
+    /// Why it cannot be used.
+    pub error: Option<String>,
 }
 
 /// A model, for the list.

@@ -3,7 +3,7 @@
 //! Handlers make these and hand them to axum. The doc comments here are the API's documentation: they
 //! go into `/openapi.json` word by word. Nothing here decides anything, and no type prints a prompt.
 
-use super::moment::time;
+use super::{loras::LoraUse, moment::time};
 use crate::{
     domain::{ObjectId, Prompt},
     service::{
@@ -169,6 +169,8 @@ pub(super) struct EditRequest {
     max_sequence_length: usize,
     /// From which difference on a step runs in full; 0: always.
     step_cache: f32,
+    /// The adapters that were asked for.
+    loras: Vec<LoraUse>,
     /// The format in which the image is given where nobody asks for another.
     output_format: Format,
     /// Who waits for it.
@@ -285,7 +287,7 @@ impl From<&JobView> for Job {
             error: record.error.as_ref().map(JobError::from),
             request: record.into(),
             model: record.into(),
-            inputs: inputs(record),
+            inputs: record.inputs.iter().map(Input::from).collect(),
             events_url: format!("/api/jobs/{}/events", view.id),
         }
     }
@@ -319,6 +321,7 @@ impl From<&Record> for EditRequest {
             aspect_ratio: record.aspect_ratio.clone(),
             max_sequence_length: record.max_sequence_length,
             step_cache: record.step_cache,
+            loras: record.loras.iter().map(LoraUse::from).collect(),
             output_format: record.output_format.into(),
             priority: record.priority.into(),
             ephemeral: record.ephemeral,
@@ -357,13 +360,9 @@ impl From<&ImageView> for Image {
             url: content_url(view.id),
             request: record.into(),
             model: record.into(),
-            inputs: inputs(record),
+            inputs: record.inputs.iter().map(Input::from).collect(),
         }
     }
-}
-
-fn inputs(record: &Record) -> Vec<Input> {
-    record.inputs.iter().map(Input::from).collect()
 }
 
 fn content_url(image: ObjectId) -> String {

@@ -6,7 +6,7 @@
 
 use super::{
     error::LoadError,
-    ops::Linear,
+    ops::{Activation, Linear, Patches, Weighted},
     weights::{ConfigFile, Weights},
 };
 use candle_core::{D, DType, Result, Tensor, bail};
@@ -112,11 +112,18 @@ impl ClipTextEncoder {
         self.hidden
     }
 
-    /// ids, padded to the full length -> the pooled output [1, hidden].
+    /// The linear layers, which adapters name.
+    pub fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let layers = self.layers.iter();
+        layers.flat_map(|l| [&l.q_proj, &l.k_proj, &l.v_proj, &l.out_proj, &l.fc1, &l.fc2])
+    }
+
+    /// ids, padded to the full length, and what is added to the layers -> the pooled output
+    /// [1, hidden].
     ///
     /// # Errors
     /// Where an id is outside the vocabulary, there are too many, or the device fails.
-    pub fn pooled(&self, ids: &[u32]) -> Result<Tensor> {
+    pub fn pooled(&self, ids: &[u32], adapters: &[Weighted]) -> Result<Tensor> {
         let n = ids.len();
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
             bail!("CLIP's tokenizer gave id {id}, its model knows {} ids", self.vocabulary);
@@ -128,8 +135,9 @@ impl ClipTextEncoder {
             .flat_map(|row| (0..n).map(move |key| if key > row { f32::NEG_INFINITY } else { 0.0 }))
             .collect();
         let mask = Tensor::from_vec(mask, (1, n, n), device)?;
+        let patches = Patches::whole(n, adapters);
         for layer in &self.layers {
-            x = layer.forward(&x, &mask, self.heads)?;
+            x = layer.forward(&x, &mask, self.heads, &patches)?;
         }
         let x = self.final_layer_norm.forward(&x)?;
         x.narrow(0, self.pooled_position(ids), 1)
@@ -148,12 +156,20 @@ impl ClipTextEncoder {
 
 impl Layer {
     /// x (n, hidden), mask (1, n, n) -> (n, hidden)
-    fn forward(&self, x: &Tensor, mask: &Tensor, heads: usize) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        mask: &Tensor,
+        heads: usize,
+        patches: &Patches,
+    ) -> Result<Tensor> {
         let (n, hidden) = x.dims2()?;
         let dim = hidden / heads;
+        let through =
+            |layer: &Linear, x: &Tensor| layer.forward_patched(x, Activation::None, patches);
         let normed = self.layer_norm1.forward(x)?;
         let split = |linear: &Linear| -> Result<Tensor> {
-            let y = linear.forward(&normed)?.reshape((n, heads, dim))?;
+            let y = through(linear, &normed)?.reshape((n, heads, dim))?;
             y.transpose(0, 1)?.contiguous() // (heads, n, dim)
         };
         let (q, k, v) = (split(&self.q_proj)?, split(&self.k_proj)?, split(&self.v_proj)?);
@@ -161,13 +177,13 @@ impl Layer {
         let scores = (scores / (dim as f64).sqrt())?.broadcast_add(mask)?;
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(x.dtype())?;
         let out = weights.matmul(&v)?.transpose(0, 1)?.reshape((n, hidden))?;
-        let x = (x + self.out_proj.forward(&out)?)?;
-        let hidden = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
+        let x = (x + through(&self.out_proj, &out)?)?;
+        let hidden = through(&self.fc1, &self.layer_norm2.forward(&x)?)?;
         let hidden = if self.quick {
             (&hidden * candle_nn::ops::sigmoid(&(&hidden * 1.702)?)?)?
         } else {
             hidden.gelu_erf()?
         };
-        x + self.fc2.forward(&hidden)?
+        x + through(&self.fc2, &hidden)?
     }
 }

@@ -7,6 +7,7 @@ mod error;
 
 pub mod clip;
 pub mod flux;
+pub mod lora;
 pub mod ops;
 pub mod rope;
 pub mod t5;

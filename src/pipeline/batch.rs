@@ -20,6 +20,7 @@ pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
     let mut sequences = Vec::new();
     for (running, image) in jobs.iter_mut().zip(&inputs) {
         let guidance = running.params.guidance_scale;
+        let adapters = running.attached.transformer.as_slice();
         let Stage::Denoising(job) = &mut running.stage else { continue };
         // diffusers counts time in thousands and hands a thousandth of that to the model
         let time = job.sigmas[job.step] * TIMESTEPS / TIMESTEPS;
@@ -33,6 +34,7 @@ pub(super) fn step(parts: &Parts, jobs: &mut [&mut Running]) -> Result<()> {
                 rope: &job.rope,
                 time,
                 guidance,
+                adapters,
                 cache: caches.next(),
             });
         }

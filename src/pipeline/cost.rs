@@ -10,13 +10,19 @@
 //! activations grow with the tokens of its batch, so what jobs take together is at most the sum of
 //! that, and the `peak`s of those that are in the middle of another phase.
 
-use super::{MAX_IMAGES, parts::Parts, sizes::Sizes};
+use super::{
+    MAX_IMAGES,
+    loras::{Load, LoraShelf},
+    parts::Parts,
+    sizes::Sizes,
+};
 use crate::{
     config::Sizing,
     domain::{EditParams, ParamError, Size},
     engine::{Cost, CostModel, JobShape},
-    model::{flux::FluxConfig, t5::T5Config, vae::VaeConfig},
+    model::{flux::FluxConfig, ops::DELTA_ROWS, t5::T5Config, vae::VaeConfig},
 };
+use std::sync::Arc;
 
 /// Multiply-adds of a unit of work.
 const UNIT: f64 = 1e6;
@@ -29,6 +35,9 @@ const BLOCK: f64 = 12.0;
 const STEP: f64 = 11.0;
 /// Channels of a head that attention packs together.
 const LANES: usize = 16;
+/// Widths of the hidden state for each row that adapters change at once: of the widest layer, which
+/// is four times as wide, the change, the change at its strength, and the sum.
+const DELTAS: f64 = 12.0;
 /// Bytes of an f32.
 const F32: f64 = 4.0;
 /// Bytes of a pixel of an input.
@@ -54,6 +63,7 @@ pub(super) struct Costs {
     sizing: Sizing,
     /// Bytes of a number in the type of computation.
     number: f64,
+    loras: Arc<LoraShelf>,
 }
 
 /// Checks a job as [`Engine::admit`](crate::engine::Engine::admit) does, and plans its sizes.
@@ -78,6 +88,7 @@ impl Costs {
             t5: parts.t5.config().clone(),
             sizing: parts.sizing.clone(),
             number: parts.target.dtype.size_in_bytes() as f64,
+            loras: Arc::clone(&parts.loras),
         }
     }
 
@@ -145,7 +156,7 @@ impl Costs {
 
     /// Bytes that a job holds besides the weights: between phases and in steps, and in the worst of its
     /// phases.
-    fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes) -> (f64, f64) {
+    fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes, loras: Load) -> (f64, f64) {
         let given = images.iter().map(|&size| RGB * pixels(size)).sum::<f64>();
         let mut inputs = given;
         let states = tokens.text * self.t5.d_model as f64 * self.number;
@@ -173,12 +184,20 @@ impl Costs {
         // What the first block added to each token of the pictures, and the others to the target's.
         let kept = tokens.sequences * width * (image + tokens.target);
         let kept = if tokens.cached { kept } else { 0.0 };
-        let steps = embeddings + latents + angles + states + kept;
+        let steps = embeddings + latents + angles + states + kept + self.deltas(tokens, loras);
 
         let decoding = self.vae_memory(pixels(sizes.generated), true);
         let held = given.max(steps);
         let worst = text.max(embeddings + pictures).max(held).max(decoding);
-        (UNCOUNTED * held, (UNCOUNTED * worst).max(SMALLEST))
+        let adapters = loras.bytes as f64;
+        (UNCOUNTED * held + adapters, (UNCOUNTED * worst).max(SMALLEST) + adapters)
+    }
+
+    /// Bytes of what adapters add to a layer, for the rows that are changed at once.
+    fn deltas(&self, tokens: &Tokens, loras: Load) -> f64 {
+        let rows = tokens.packed().min(DELTA_ROWS as f64);
+        let widest = DELTAS * self.flux.inner_dim() as f64;
+        if loras.bytes > 0 { rows * widest * self.number } else { 0.0 }
     }
 }
 
@@ -231,17 +250,20 @@ fn units(work: f64) -> u64 {
 impl CostModel for Costs {
     fn cost(&self, job: &JobShape<'_>) -> Result<Cost, ParamError> {
         let sizes = plan(&self.sizing, job.params, job.images)?;
+        let loras = self.loras.weigh(&job.params.loras)?;
         let tokens = Tokens::of(job.params, &sizes);
         let layers = self.vae.layers_per_block;
         let encoding = sizes.references.iter().map(|&size| self.vae(pixels(size), layers));
         let prompts = tokens.sequences * self.t5(tokens.text);
-        let (held, worst) = self.memory(&tokens, job.images, &sizes);
+        let (held, worst) = self.memory(&tokens, job.images, &sizes, loras);
         Ok(Cost {
             tokens: tokens.packed() as usize,
             memory: held as u64,
             peak: (worst as u64).saturating_sub(held as u64),
             before: units(prompts + encoding.sum::<f64>()),
-            step: units(tokens.sequences * self.step(tokens.each())),
+            step: units(
+                tokens.sequences * self.step(tokens.each()) + tokens.packed() * loras.work as f64,
+            ),
             steps: job.params.num_inference_steps,
             after: units(self.vae(pixels(sizes.generated), layers + 1)),
         })

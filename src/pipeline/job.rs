@@ -4,12 +4,20 @@
 //! unit at a time; the denoising steps of several jobs go through the transformer together, in
 //! `batch`.
 
-use super::{pack, parts::Parts, rng, sizes::Sizes, tokenizer::TokenizeError, trace::Trace};
+use super::{
+    loras::{Attached, Loading},
+    pack,
+    parts::Parts,
+    rng,
+    sizes::Sizes,
+    tokenizer::TokenizeError,
+    trace::Trace,
+};
 use crate::{
-    domain::{EditParams, Pixels, Prompt, Size},
+    domain::{EditParams, Lora, Pixels, Prompt, Size},
     engine::{Phase, Progress},
     imaging,
-    model::{flux::StepCache, rope::Rope, t5, vae},
+    model::{flux::StepCache, lora::LoraError, rope::Rope, t5, vae},
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -18,6 +26,8 @@ use candle_core::{DType, Device, Tensor};
 pub(super) enum WorkError {
     #[error(transparent)]
     Tokenize(#[from] TokenizeError),
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
     /// Two parts of this module disagree: nothing that a request can bring about.
@@ -63,6 +73,7 @@ pub(super) struct Running {
     pub(super) params: EditParams,
     pub(super) sizes: Sizes,
     pub(super) stage: Stage,
+    pub(super) attached: Attached,
     pub(super) trace: Option<Trace>,
     /// Whether the prompt was longer than `max_sequence_length` and lost its end.
     pub(super) truncated: bool,
@@ -82,6 +93,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Text {
     images: Vec<Pixels>,
+    /// The adapter that is being read.
+    loading: Option<Box<Loading>>,
     /// T5 on its way through the prompt at hand.
     pass: Option<t5::Pass>,
     /// T5's part of the prompt at hand, while CLIP's is still to come.
@@ -101,8 +114,10 @@ pub(super) struct Pictures {
 
 impl Running {
     pub(super) fn new(params: EditParams, images: Vec<Pixels>, sizes: Sizes) -> Self {
-        let stage = Stage::Text(Text { images, pass: None, half: None, done: Vec::new() });
-        Self { params, sizes, stage, trace: None, truncated: false }
+        let stage =
+            Stage::Text(Text { images, loading: None, pass: None, half: None, done: Vec::new() });
+        let attached = Attached::default();
+        Self { params, sizes, stage, attached, trace: None, truncated: false }
     }
 
     /// Its state while it is being denoised.
@@ -132,11 +147,33 @@ impl Running {
         }
     }
 
+    /// Reads some of the adapter that is next.
+    fn load(&mut self, mut text: Text, parts: &Parts, lora: &Lora) -> Result<Phase> {
+        let shelf = &parts.loras;
+        let adapter = match (&mut text.loading, shelf.loaded(&lora.name)) {
+            (None, Some(adapter)) => Some(adapter),
+            (None, None) => {
+                text.loading = Some(Box::new(shelf.open(&lora.name)?));
+                None
+            }
+            (Some(loading), _) => loading.advance(shelf, &parts.transformer, &parts.clip)?,
+        };
+        if let Some(adapter) = adapter {
+            self.attached.add(&adapter, lora.scale);
+            text.loading = None;
+        }
+        self.stage = Stage::Text(text);
+        let blocks = parts.t5.config().num_layers + 1; // and CLIP
+        let total = self.params.loras.len() + blocks * prompts(&self.params).len();
+        Ok(Phase::Text(Progress { done: self.attached.count(), total }))
+    }
+
     fn text(&mut self, mut text: Text, parts: &mut Parts) -> Result<Phase> {
-        let prompts: Vec<&Prompt> = [Some(&self.params.prompt), self.params.effective_negative()]
-            .into_iter()
-            .flatten()
-            .collect();
+        if let Some(lora) = self.params.loras.get(self.attached.count()).cloned() {
+            return self.load(text, parts, &lora);
+        }
+        let prompts = prompts(&self.params);
+        let loras = self.attached.count();
         let at = text.done.len();
         let prompt = *prompts.get(at).ok_or(WorkError::Lost("prompt"))?;
         let mut trace = self.trace.as_mut().filter(|_| at == 0);
@@ -163,7 +200,7 @@ impl Running {
             }
             Some(embeddings) => {
                 let encoded = parts.clip_tokenizer.encode(prompt, parts.clip.max_tokens())?;
-                let pooled = parts.clip.pooled(&encoded.ids)?;
+                let pooled = parts.clip.pooled(&encoded.ids, &self.attached.clip)?;
                 if let Some(trace) = trace {
                     trace.ids("clip_ids", &encoded.ids)?;
                     trace.plain("pooled_embeds", pooled.to_dtype(DType::F32)?);
@@ -181,7 +218,7 @@ impl Running {
             let done = text.done.len() * (blocks + 1) + here;
             let total = prompts.len() * (blocks + 1);
             self.stage = Stage::Text(text);
-            return Ok(Phase::Text(Progress { done, total }));
+            return Ok(Phase::Text(Progress { done: loras + done, total: loras + total }));
         }
         let mut conditionings = text.done.into_iter();
         let positive = conditionings.next().ok_or(WorkError::Lost("prompt"))?;
@@ -300,6 +337,11 @@ impl Denoising {
     pub(super) fn progress(&self) -> Progress {
         Progress { done: self.step, total: self.sigmas.len().saturating_sub(1) }
     }
+}
+
+/// What is encoded for a job.
+fn prompts(params: &EditParams) -> Vec<&Prompt> {
+    [Some(&params.prompt), params.effective_negative()].into_iter().flatten().collect()
 }
 
 /// `name` for the first of a kind, `name.1` and so on for the others.

@@ -8,6 +8,7 @@
 mod batch;
 mod cost;
 mod job;
+mod loras;
 mod pack;
 mod parts;
 mod preview;
@@ -17,6 +18,7 @@ mod sizes;
 mod tokenizer;
 mod trace;
 
+pub use loras::{Listed, LoraShelf};
 pub use rng::randn;
 pub use sizes::Sizes;
 pub use trace::Trace;
@@ -62,6 +64,13 @@ impl Pipeline {
         Ok(Self { parts, jobs: BTreeMap::new(), next: 0 })
     }
 
+    /// Lets jobs name the adapters of `shelf`; without one there are none.
+    pub fn shelve(&mut self, shelf: Arc<LoraShelf>) {
+        let Parts { transformer, clip, target, .. } = &self.parts;
+        shelf.place(transformer, clip, target);
+        self.parts.loras = shelf;
+    }
+
     /// The sizes that were planned for a job.
     #[must_use]
     pub fn sizes(&self, slot: Slot) -> Option<&Sizes> {
@@ -105,6 +114,7 @@ impl Engine for Pipeline {
         let images: Vec<Size> =
             job.images.iter().map(|image| Size::new(image.width(), image.height())).collect();
         let sizes = cost::plan(&self.parts.sizing, &job.params, &images)?;
+        self.parts.loras.weigh(&job.params.loras)?;
         let slot = Slot(self.next);
         self.next += 1;
         tracing::debug!(

@@ -1,6 +1,6 @@
 //! The parts of a model, loaded and checked against each other.
 
-use super::{schedule::Schedule, tokenizer::PromptTokenizer};
+use super::{loras::LoraShelf, schedule::Schedule, tokenizer::PromptTokenizer};
 use crate::{
     config::{Component, Manifest, Preview, Sizing},
     model::{
@@ -12,7 +12,10 @@ use crate::{
         weights::{ConfigFile, Target, Weights},
     },
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Latent pixels of a token's side.
 const PATCH: usize = 2;
@@ -32,6 +35,8 @@ pub(super) struct Parts {
     pub(super) sizing: Sizing,
     pub(super) preview: Preview,
     pub(super) target: Target,
+    /// Adapters; none until someone brings a shelf.
+    pub(super) loras: Arc<LoraShelf>,
 }
 
 impl Parts {
@@ -111,6 +116,7 @@ impl Parts {
             sizing: manifest.sizing(),
             preview: manifest.preview.clone(),
             target: target.clone(),
+            loras: Arc::default(),
         })
     }
 }

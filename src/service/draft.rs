@@ -5,7 +5,7 @@
 
 use crate::{
     config::{ConfigError, Defaults, Styles},
-    domain::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod, Size},
+    domain::{AspectRatio, EditParams, Lora, ParamError, Prompt, ReferenceMethod, Size},
 };
 
 /// An edit as it was asked for: nothing is filled in yet.
@@ -39,6 +39,8 @@ pub struct Draft {
     pub step_cache: Option<f32>,
     /// See [`EditParams::exact_size`].
     pub exact_size: bool,
+    /// See [`EditParams::loras`].
+    pub loras: Vec<Lora>,
 }
 
 /// Why a draft is no edit.
@@ -89,6 +91,7 @@ impl Draft {
             reference_method: self.reference_method.unwrap_or_default(),
             step_cache: self.step_cache.unwrap_or_default(),
             exact_size: self.exact_size,
+            loras: self.loras.clone(),
         };
         params.validate()?;
         Ok(params)

@@ -37,7 +37,7 @@ pub use images::{Content, ImagePage, ImageQuery, ImageView, Rendition};
 pub use live::{JobState, JobView};
 pub use memory::{Received, Upload};
 pub use news::{JobEvent, Listen, News, Update};
-pub use record::{Failure, Image, Input, ModelName, Record, Terms};
+pub use record::{Failure, Image, Input, LoraUse, ModelName, Record, Terms};
 pub use submit::{Room, Submitted};
 
 use crate::{

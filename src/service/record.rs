@@ -5,7 +5,7 @@
 
 use super::Draft;
 use crate::{
-    domain::{AspectRatio, EditParams, ObjectId, Prompt, Size},
+    domain::{AspectRatio, EditParams, Lora, ObjectId, Prompt, Size},
     imaging::{OutputFormat, Probe},
     scheduler::Priority,
     store::Time,
@@ -52,6 +52,9 @@ pub struct Record {
     /// See [`EditParams::step_cache`].
     #[serde(default)]
     pub step_cache: f32,
+    /// See [`EditParams::loras`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<LoraUse>,
     /// The model's name.
     pub model: String,
     /// Which files of that name: a digest of them.
@@ -80,6 +83,15 @@ pub struct Record {
     /// Why it failed.
     pub error: Option<Failure>,
     fingerprint: String,
+}
+
+/// An adapter that was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraUse {
+    /// Its name.
+    pub name: String,
+    /// Its strength.
+    pub scale: f32,
 }
 
 /// What is kept of an input.
@@ -155,6 +167,12 @@ impl ModelName {
     }
 }
 
+impl From<&Lora> for LoraUse {
+    fn from(lora: &Lora) -> Self {
+        Self { name: lora.name.clone(), scale: lora.scale }
+    }
+}
+
 impl Input {
     pub(super) fn new(probe: Probe, bytes: usize) -> Self {
         let Size { width, height } = probe.size;
@@ -188,6 +206,7 @@ impl Record {
             aspect_ratio: params.aspect_ratio.map(ratio),
             max_sequence_length: params.max_sequence_length,
             step_cache: params.step_cache,
+            loras: params.loras.iter().map(LoraUse::from).collect(),
             model: model.name.clone(),
             model_version: model.version.clone(),
             output_format: terms.output_format,

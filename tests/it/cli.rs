@@ -288,3 +288,33 @@ fn a_style_that_does_not_exist_lists_those_that_do() -> Result<()> {
     ensure!(said.contains("\"baroque\"") && said.contains("black-and-white"), "{said}");
     Ok(())
 }
+
+#[test]
+fn adapters_are_named_by_file_or_by_name_with_a_scale() -> Result<()> {
+    let shell = Shell::new()?;
+    fs::copy(
+        repository("tests/golden/loras/kohya.safetensors"),
+        shell.path().join("a=b c.safetensors"),
+    )?;
+    let edit = |output: &str, loras: &[&str]| -> Result<Vec<u8>> {
+        let mut args = [&["--output", output], &QUICK[..]].concat();
+        for lora in loras {
+            args.extend(["--lora", lora]);
+        }
+        shell.succeed(&args)?;
+        Ok(fs::read(shell.path().join(output))?)
+    };
+    let plain = edit("plain.png", &[])?;
+    let whole = edit("whole.png", &["a=b c.safetensors"])?;
+    ensure!(plain != whole, "the adapter changes nothing");
+    ensure!(edit("off.png", &["a=b c.safetensors=0"])? == plain);
+    let halves = edit("halves.png", &["a=b c.safetensors=0.5", "a=b c.safetensors=0.5"])?;
+    ensure!(halves != plain, "two halves change nothing");
+    let refused = |lora| shell.refuse(&[&["--lora", lora], &QUICK[..]].concat());
+    let error = refused("nothing=0.5")?;
+    ensure!(error.contains("loras is \"nothing\""), "{error}");
+    fs::write(shell.path().join("bad.safetensors"), "no")?;
+    let error = refused("bad.safetensors")?;
+    ensure!(error.contains("bad.safetensors is not a valid safetensors file"), "{error}");
+    Ok(())
+}

@@ -11,6 +11,7 @@ mod hub;
 mod imaging;
 mod licences;
 mod loading;
+mod loras;
 mod manifests;
 mod parity;
 mod scheduler;

@@ -58,6 +58,7 @@ pub(crate) fn params(prompt: &str) -> EditParams {
         reference_method: ReferenceMethod::Offset,
         step_cache: 0.0,
         exact_size: false,
+        loras: Vec::new(),
     }
 }
 

@@ -71,6 +71,7 @@ impl Case {
             reference_method: ReferenceMethod::Offset,
             step_cache: if self.cached { 0.1 } else { 0.0 },
             exact_size: self.exact,
+            loras: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The linear layer.
 
 use super::{assert_bits, assert_close, noise, same_everywhere};
+use crate::elementwise::activate_on;
 use crate::linear::linear_on;
 use crate::simd::Isa;
 use crate::{Activation, Packed, linear, reference};
@@ -44,6 +45,42 @@ fn agrees_with_the_reference_on_every_instruction_set() {
             assert_close(&y, &expected, tolerance, &what);
         }
     }
+}
+
+#[test]
+fn an_activation_by_itself_has_the_bits_of_the_fused_one() {
+    for (rows, n, k) in SHAPES {
+        let (x, bias) = (noise(rows * k, 1), noise(n, 3));
+        let packed = Packed::new(&noise(n * k, 2), n, k);
+        for act in ACTIVATIONS {
+            let what = format!("{rows} rows of {n}, {act:?}");
+            let fused = same_everywhere(&what, |isa, y| {
+                y.resize(rows * n, f32::NAN);
+                linear_on(isa, &x, rows, &packed, Some(&bias), act, y);
+            });
+            let alone = same_everywhere(&what, |isa, y| {
+                y.resize(rows * n, f32::NAN);
+                linear_on(isa, &x, rows, &packed, Some(&bias), Activation::None, y);
+                activate_on(isa, y, act);
+            });
+            assert_bits(&alone, &fused, &what);
+        }
+    }
+}
+
+#[test]
+fn packed_weights_are_given_back_as_they_came() {
+    let (n, k) = (37, 11);
+    let w = noise(n * k, 2);
+    let packed = Packed::new(&w, n, k);
+    let mut row = vec![f32::NAN; k];
+    for (i, w) in w.chunks(k).enumerate() {
+        packed.row(i, &mut row);
+        assert_bits(&row, w, &format!("row {i}"));
+    }
+    super::assert_refused("output 37 of a [37, 11] layer", move || {
+        packed.row(n, &mut vec![0.0; k])
+    });
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::{EPS, FluxConfig, Packing};
 use crate::model::{
     error::LoadError,
-    ops::{Activation, Linear, Ops, QkNorm, RowMap},
+    ops::{Activation, Linear, Ops, Patches, QkNorm, RowMap},
     weights::Weights,
 };
 use candle_core::{Result, Tensor};
@@ -24,12 +24,20 @@ impl Modulation {
     }
 
     /// temb (sequences, dim), already through SiLU -> N times (sequences, dim)
-    pub(super) fn forward<const N: usize>(&self, temb: &Tensor) -> Result<[Tensor; N]> {
-        let all = self.0.forward(temb)?;
+    pub(super) fn forward<const N: usize>(
+        &self,
+        temb: &Tensor,
+        patches: &Patches,
+    ) -> Result<[Tensor; N]> {
+        let all = self.0.forward_patched(temb, Activation::None, patches)?;
         let dim = temb.dim(1)?;
         let parts: Vec<Tensor> =
             (0..N).map(|i| all.narrow(1, i * dim, dim)?.contiguous()).collect::<Result<_>>()?;
         parts.try_into().map_err(|_| candle_core::Error::Msg("modulation parts".to_owned()))
+    }
+
+    pub(super) fn layer(&self) -> &Linear {
+        &self.0
     }
 }
 
@@ -61,12 +69,23 @@ impl Qkv {
     }
 
     /// x (rows, dim), angles of its rows -> q, k, v (rows, dim)
-    fn forward(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<[Tensor; 3]> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        patches: &Patches,
+    ) -> Result<[Tensor; 3]> {
+        let linear = |layer: &Linear| layer.forward_patched(x, Activation::None, patches);
         Ok([
-            self.norm_q.forward(&self.q.forward(x)?, cos, sin)?,
-            self.norm_k.forward(&self.k.forward(x)?, cos, sin)?,
-            self.v.forward(x)?,
+            self.norm_q.forward(&linear(&self.q)?, cos, sin)?,
+            self.norm_k.forward(&linear(&self.k)?, cos, sin)?,
+            linear(&self.v)?,
         ])
+    }
+
+    fn layers(&self) -> [&Linear; 3] {
+        [&self.q, &self.k, &self.v]
     }
 }
 
@@ -106,12 +125,19 @@ impl Stream {
         x: &Tensor,
         attention: &Tensor,
         [gate_msa, shift_mlp, scale_mlp, gate_mlp]: [&Tensor; 4],
-        rows: &RowMap,
+        (rows, patches): (&RowMap, &Patches),
     ) -> Result<Tensor> {
-        let x = ops.gated_add(x, gate_msa, &self.to_out.forward(attention)?, rows)?;
+        let attention = self.to_out.forward_patched(attention, Activation::None, patches)?;
+        let x = ops.gated_add(x, gate_msa, &attention, rows)?;
         let normed = ops.layer_norm_modulate(&x, EPS, shift_mlp, scale_mlp, rows)?;
-        let hidden = self.ff_in.forward_act(&normed, Activation::GeluTanh)?; // (rows, 4 dim)
-        ops.gated_add(&x, gate_mlp, &self.ff_out.forward(&hidden)?, rows)
+        let hidden = self.ff_in.forward_patched(&normed, Activation::GeluTanh, patches)?; // (rows, 4 dim)
+        let out = self.ff_out.forward_patched(&hidden, Activation::None, patches)?;
+        ops.gated_add(&x, gate_mlp, &out, rows)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let rest = [self.norm1.layer(), &self.to_out, &self.ff_in, &self.ff_out];
+        self.qkv.layers().into_iter().chain(rest)
     }
 }
 
@@ -163,21 +189,21 @@ impl DoubleBlock {
     ) -> Result<(Tensor, Tensor)> {
         let ops = self.ops;
         let [i_shift, i_scale, i_gate, i_shift_mlp, i_scale_mlp, i_gate_mlp] =
-            self.img.norm1.forward(temb)?;
+            self.img.norm1.forward(temb, &packing.patches.sequences)?;
         let [t_shift, t_scale, t_gate, t_shift_mlp, t_scale_mlp, t_gate_mlp] =
-            self.txt.norm1.forward(temb)?;
+            self.txt.norm1.forward(temb, &packing.patches.sequences)?;
         let (images, texts) = (packing.images, packing.texts);
         let angles = |x: &Tensor, start, rows| x.narrow(0, start, rows)?.contiguous();
-        let stream = |stream: &Stream, x, shift, scale, rows, start, count| {
+        let i_rows = (&packing.image_rows, &packing.patches.images);
+        let t_rows = (&packing.text_rows, &packing.patches.texts);
+        let stream = |stream: &Stream, x, shift, scale, (rows, patches), start, count| {
             let normed = ops.layer_norm_modulate(x, EPS, shift, scale, rows)?;
             let cos = angles(&packing.rope.cos, start, count)?;
             let sin = angles(&packing.rope.sin, start, count)?;
-            stream.qkv.forward(&normed, &cos, &sin)
+            stream.qkv.forward(&normed, &cos, &sin, patches)
         };
-        let [iq, ik, iv] =
-            stream(&self.img, img, &i_shift, &i_scale, &packing.image_rows, texts, images)?;
-        let [tq, tk, tv] =
-            stream(&self.txt, txt, &t_shift, &t_scale, &packing.text_rows, 0, texts)?;
+        let [iq, ik, iv] = stream(&self.img, img, &i_shift, &i_scale, i_rows, texts, images)?;
+        let [tq, tk, tv] = stream(&self.txt, txt, &t_shift, &t_scale, t_rows, 0, texts)?;
 
         let join = |t: Tensor, i: Tensor| Tensor::cat(&[t, i], 0);
         let out = {
@@ -190,9 +216,13 @@ impl DoubleBlock {
         let i = [&i_gate, &i_shift_mlp, &i_scale_mlp, &i_gate_mlp];
         let t = [&t_gate, &t_shift_mlp, &t_scale_mlp, &t_gate_mlp];
         Ok((
-            self.img.finish(ops, img, &i_out, i, &packing.image_rows)?,
-            self.txt.finish(ops, txt, &t_out, t, &packing.text_rows)?,
+            self.img.finish(ops, img, &i_out, i, i_rows)?,
+            self.txt.finish(ops, txt, &t_out, t, t_rows)?,
         ))
+    }
+
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Linear> {
+        self.img.layers().chain(self.txt.layers())
     }
 }
 
@@ -232,16 +262,23 @@ impl SingleBlock {
     /// x (texts + images, dim), temb (sequences, dim) -> x
     pub(super) fn forward(&self, x: &Tensor, temb: &Tensor, packing: &Packing) -> Result<Tensor> {
         let ops = self.ops;
-        let rows = &packing.all_rows;
-        let [shift, scale, gate] = self.norm.forward(temb)?;
+        let (rows, patches) = (&packing.all_rows, &packing.patches.all);
+        let [shift, scale, gate] = self.norm.forward(temb, &packing.patches.sequences)?;
         let normed = ops.layer_norm_modulate(x, EPS, &shift, &scale, rows)?;
         let out = {
-            let [q, k, v] = self.qkv.forward(&normed, &packing.rope.cos, &packing.rope.sin)?;
+            let rope = &packing.rope;
+            let [q, k, v] = self.qkv.forward(&normed, &rope.cos, &rope.sin, patches)?;
             ops.attention(&q, &k, &v, self.heads, self.scale, &packing.segments)?
         };
-        let hidden = self.proj_mlp.forward_act(&normed, Activation::GeluTanh)?; // (rows, 4 dim)
+        let hidden = self.proj_mlp.forward_patched(&normed, Activation::GeluTanh, patches)?; // (rows, 4 dim)
         drop(normed); // the next line is where a step needs the most memory
         let joined = Tensor::cat(&[out, hidden], 1)?; // (rows, 5 dim)
-        ops.gated_add(x, &gate, &self.proj_out.forward(&joined)?, rows)
+        let out = self.proj_out.forward_patched(&joined, Activation::None, patches)?;
+        ops.gated_add(x, &gate, &out, rows)
+    }
+
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let rest = [self.norm.layer(), &self.proj_mlp, &self.proj_out];
+        self.qkv.layers().into_iter().chain(rest)
     }
 }

@@ -5,7 +5,7 @@
 use super::{FluxConfig, Sequence};
 use crate::model::{
     error::LoadError,
-    ops::{Activation, Linear},
+    ops::{Activation, Linear, Patches},
     weights::Weights,
 };
 use candle_core::{DType, Device, Result, Tensor};
@@ -41,7 +41,7 @@ impl TimeTextEmbed {
     }
 
     /// -> (sequences, dim)
-    pub(super) fn forward(&self, sequences: &[Sequence<'_>]) -> Result<Tensor> {
+    pub(super) fn forward(&self, sequences: &[Sequence<'_>], patches: &Patches) -> Result<Tensor> {
         let pooled: Vec<&Tensor> = sequences.iter().map(|s| s.pooled).collect();
         let pooled = Tensor::cat(&pooled, 0)?; // (sequences, d_clip)
         let (device, dtype) = (pooled.device(), pooled.dtype());
@@ -49,11 +49,16 @@ impl TimeTextEmbed {
             let values: Vec<f32> = sequences.iter().map(|s| value(s) * TIME_FACTOR).collect();
             sinusoids(&values, device)?.to_dtype(dtype)
         };
-        let mut embedding = self.timestep_embedder.forward(&waves(|s| s.time)?)?;
+        let mut embedding = self.timestep_embedder.forward(&waves(|s| s.time)?, patches)?;
         if let Some(guidance) = &self.guidance_embedder {
-            embedding = (embedding + guidance.forward(&waves(|s| s.guidance)?)?)?;
+            embedding = (embedding + guidance.forward(&waves(|s| s.guidance)?, patches)?)?;
         }
-        embedding + self.text_embedder.forward(&pooled)?
+        embedding + self.text_embedder.forward(&pooled, patches)?
+    }
+
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let embedders = [&self.timestep_embedder, &self.text_embedder].into_iter();
+        embedders.chain(&self.guidance_embedder).flat_map(|mlp| [&mlp.linear_1, &mlp.linear_2])
     }
 }
 
@@ -84,7 +89,8 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward_act(x, Activation::Silu)?)
+    fn forward(&self, x: &Tensor, patches: &Patches) -> Result<Tensor> {
+        let hidden = self.linear_1.forward_patched(x, Activation::Silu, patches)?;
+        self.linear_2.forward_patched(&hidden, Activation::None, patches)
     }
 }

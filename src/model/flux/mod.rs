@@ -19,7 +19,7 @@ pub use config::FluxConfig;
 
 use super::{
     error::LoadError,
-    ops::{Linear, Ops},
+    ops::{Activation, Linear, Ops, Weighted},
     rope::Rope,
     weights::{ConfigFile, Weights},
 };
@@ -48,6 +48,8 @@ pub struct Sequence<'a> {
     pub time: f32,
     /// Distilled guidance; ignored by models without that embedding.
     pub guidance: f32,
+    /// What is added to the layers for this sequence's rows.
+    pub adapters: &'a [Weighted],
     /// What it keeps from step to step, where steps may be shortened.
     pub cache: Option<&'a mut StepCache>,
 }
@@ -105,19 +107,32 @@ impl FluxTransformer {
         &self.config
     }
 
+    /// The linear layers, which adapters name.
+    pub fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let single =
+            [&self.x_embedder, &self.context_embedder, self.norm_out.layer(), &self.proj_out];
+        single
+            .into_iter()
+            .chain(self.time_text_embed.layers())
+            .chain(self.transformer_blocks.iter().flat_map(DoubleBlock::layers))
+            .chain(self.single_transformer_blocks.iter().flat_map(SingleBlock::layers))
+    }
+
     /// The velocity of each sequence's target tokens, [target, out_channels].
     ///
     /// # Errors
     /// Where a shape does not fit, or the device fails.
     pub fn forward(&self, sequences: &mut [Sequence<'_>]) -> Result<Vec<Tensor>> {
         let packing = self.pack(&sequences.iter().collect::<Vec<_>>())?;
-        let temb = self.time_text_embed.forward(sequences)?; // (sequences, dim)
+        let (patches, none) = (&packing.patches, Activation::None);
+        let temb = self.time_text_embed.forward(sequences, &patches.sequences)?; // (sequences, dim)
         let temb = temb.silu()?; // every modulation begins with it
 
         let images: Vec<&Tensor> = sequences.iter().map(|s| s.image).collect();
         let texts: Vec<&Tensor> = sequences.iter().map(|s| s.text).collect();
-        let img = self.x_embedder.forward(&Tensor::cat(&images, 0)?)?; // (images, dim)
-        let txt = self.context_embedder.forward(&Tensor::cat(&texts, 0)?)?; // (texts, dim)
+        let (img, txt) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
+        let img = self.x_embedder.forward_patched(&img, none, &patches.images)?; // (images, dim)
+        let txt = self.context_embedder.forward_patched(&txt, none, &patches.texts)?; // (texts, dim)
         // Only the targets' tokens are predicted; the references have done their part.
         let x = match self.transformer_blocks.split_first() {
             Some((first, others)) if sequences.iter().any(|s| s.cache.is_some()) => {
@@ -131,9 +146,9 @@ impl FluxTransformer {
                 &packing,
             )?)?,
         };
-        let [scale, shift] = self.norm_out.forward(&temb)?;
+        let [scale, shift] = self.norm_out.forward(&temb, &patches.sequences)?;
         let x = self.ops.layer_norm_modulate(&x, EPS, &shift, &scale, &packing.target_rows)?;
-        packing.split_targets(&self.proj_out.forward(&x)?)
+        packing.split_targets(&self.proj_out.forward_patched(&x, none, &patches.targets)?)
     }
 
     fn pack(&self, sequences: &[&Sequence<'_>]) -> Result<Packing> {

@@ -2,7 +2,7 @@
 
 use super::Sequence;
 use crate::model::{
-    ops::{Ops, RowMap, Segment},
+    ops::{Ops, Patches, RowMap, Segment, Weighted},
     rope::Rope,
 };
 use candle_core::{Result, Tensor};
@@ -17,6 +17,8 @@ pub(super) struct Packing {
     pub(super) image_rows: RowMap,
     pub(super) all_rows: RowMap,
     pub(super) target_rows: RowMap,
+    /// The sequences' adapters, for the rows of each of these matrices.
+    pub(super) patches: AllPatches,
     /// Angles of all rows.
     pub(super) rope: Rope,
     /// Rows of the text part.
@@ -34,6 +36,16 @@ pub(super) fn rows(x: &Tensor, ranges: impl Iterator<Item = Range<usize>>) -> Re
     let parts: Vec<Tensor> =
         ranges.map(|range| x.narrow(0, range.start, range.len())).collect::<Result<_>>()?;
     Tensor::cat(&parts, 0)
+}
+
+/// What adapters do to the rows of each matrix of a batch.
+pub(super) struct AllPatches {
+    /// Of the matrices with one row for each sequence.
+    pub(super) sequences: Patches,
+    pub(super) texts: Patches,
+    pub(super) images: Patches,
+    pub(super) all: Patches,
+    pub(super) targets: Patches,
 }
 
 impl Packing {
@@ -71,9 +83,19 @@ impl Packing {
         let rope =
             Rope { cos: angles(&still.cos, |r| &r.cos)?, sin: angles(&still.sin, |r| &r.sin)? };
         let all_of = [text_of.as_slice(), image_of.as_slice()].concat();
+        let adapters: Vec<&[Weighted]> = sequences.iter().map(|s| s.adapters).collect();
+        let each: Vec<u32> = (0u32..).take(sequences.len()).collect();
+        let patches = AllPatches {
+            sequences: Patches::new(&each, &adapters),
+            texts: Patches::new(&text_of, &adapters),
+            images: Patches::new(&image_of, &adapters),
+            all: Patches::new(&all_of, &adapters),
+            targets: Patches::new(&target_of, &adapters),
+        };
         Ok(Self {
             segments: segments.collect(),
             targets: targets.collect(),
+            patches,
             spans: texts.iter().cloned().zip(images).map(|(t, i)| [t, i]).collect(),
             texts: text_of.len(),
             images: image_of.len(),

@@ -4,9 +4,12 @@
 //! sequence of operations whatever the number of rows. (The gemm crate behind candle's matmul
 //! changes its path with that number, which would break equal bytes.)
 
-use super::{Activation, Ops, expect, matrix, output, values};
-use crate::model::{error::LoadError, weights::Weights};
-use candle_core::{CpuStorage, CustomOp1, Layout, Module, Result, Shape, Tensor, bail};
+use super::{Activation, Ops, Patches, expect, matrix, output, values};
+use crate::model::{
+    error::LoadError,
+    weights::{Target, Weights},
+};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor, bail};
 use darkroom_kernels::Packed;
 use std::sync::{
     Arc,
@@ -16,6 +19,9 @@ use std::sync::{
 /// A linear layer with its weights.
 #[derive(Clone, Debug)]
 pub struct Linear {
+    name: String,
+    inputs: usize,
+    outputs: usize,
     inner: Inner,
     calls: Arc<AtomicU64>,
 }
@@ -65,7 +71,98 @@ impl Linear {
                 bias.then(|| weights.tensor("bias", &[n])).transpose()?,
             )),
         };
-        Ok(Self { inner, calls: target.linear_calls.clone() })
+        let (name, calls) = (weights.path().to_owned(), target.linear_calls.clone());
+        Ok(Self { name, inputs: k, outputs: n, inner, calls })
+    }
+
+    /// A layer of the weights `weight` [n, k], row by row, and `bias` [n]: one that belongs to an
+    /// adapter. Its calls are not counted.
+    ///
+    /// # Errors
+    /// Where the lengths do not fit, or the device fails.
+    pub fn of(weight: &[f32], k: usize, bias: Option<&[f32]>, target: &Target) -> Result<Self> {
+        let n = weight.len().checked_div(k).unwrap_or(0);
+        expect("the numbers of a matrix", weight.len(), n * k)?;
+        expect("the numbers of a bias", bias.map_or(n, <[f32]>::len), n)?;
+        let inner = match target.ops {
+            Ops::Own => {
+                Inner::Own { weight: Packed::new(weight, n, k), bias: bias.map(<[f32]>::to_vec) }
+            }
+            Ops::Stock => {
+                let tensor = |values: &[f32], shape: &[usize]| {
+                    Tensor::from_slice(values, shape, &target.device)?.to_dtype(target.dtype)
+                };
+                let bias = bias.map(|bias| tensor(bias, &[n])).transpose()?;
+                Inner::Stock(candle_nn::Linear::new(tensor(weight, &[n, k])?, bias))
+            }
+        };
+        Ok(Self { name: String::new(), inputs: k, outputs: n, inner, calls: Arc::default() })
+    }
+
+    /// Its path in its network, as `transformer_blocks.0.attn.to_q`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The width of what goes in.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// The width of what comes out.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes of its weights in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.inner {
+            Inner::Own { weight, .. } => weight.bytes(),
+            Inner::Stock(linear) => {
+                linear.weight().elem_count() * linear.weight().dtype().size_in_bytes()
+            }
+        }
+    }
+
+    /// Hands its weights [n, k] to `use_row`, one row after another.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn rows(&self, mut use_row: impl FnMut(&[f32])) -> Result<()> {
+        let mut row = vec![0.0; self.inputs];
+        match &self.inner {
+            Inner::Own { weight, .. } => {
+                for i in 0..self.outputs {
+                    weight.row(i, &mut row);
+                    use_row(&row);
+                }
+            }
+            Inner::Stock(linear) => {
+                for i in 0..self.outputs {
+                    let weights = linear.weight().get(i)?.to_dtype(DType::F32)?;
+                    use_row(&weights.to_vec1::<f32>()?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its bias [n], for the rows of an output.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn bias(&self) -> Result<Option<Tensor>> {
+        match &self.inner {
+            Inner::Own { bias, .. } => {
+                let device = &candle_core::Device::Cpu;
+                bias.as_ref().map(|bias| Tensor::new(bias.as_slice(), device)).transpose()
+            }
+            Inner::Stock(linear) => Ok(linear.bias().cloned()),
+        }
     }
 
     /// `x` [rows, k] -> [rows, n].
@@ -86,15 +183,30 @@ impl Linear {
             Inner::Own { weight, bias } => {
                 x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
             }
-            Inner::Stock(linear) => {
-                let y = linear.forward(x)?;
-                match act {
-                    Activation::None => Ok(y),
-                    Activation::GeluTanh => y.gelu(),
-                    Activation::Silu => y.silu(),
-                }
-            }
+            Inner::Stock(linear) => Ops::Stock.activate(linear.forward(x)?, act),
         }
+    }
+
+    /// `x` [rows, k] -> act([rows, n]), with what the adapters of its rows do to this layer.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_patched(
+        &self,
+        x: &Tensor,
+        act: Activation,
+        patches: &Patches,
+    ) -> Result<Tensor> {
+        if !patches.touch(&self.name) {
+            return self.forward_act(x, act);
+        }
+        let y = self.forward(x)?;
+        patches.apply(self, x, &y)?;
+        let ops = match &self.inner {
+            Inner::Own { .. } => Ops::Own,
+            Inner::Stock(_) => Ops::Stock,
+        };
+        ops.activate(y, act)
     }
 }
 

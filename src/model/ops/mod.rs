@@ -14,6 +14,7 @@ mod bands;
 mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod delta;
 #[cfg(feature = "flash-attn")]
 mod flash;
 mod linear;
@@ -24,6 +25,7 @@ pub use attention::RelativeBias;
 pub use bands::{Bands, UNIT};
 pub use conv::{Conv2d, Form};
 pub use darkroom_kernels::{Activation, Segment, instruction_set};
+pub use delta::{Axis, DELTA_ROWS, Decomposed, Delta, DeltaForm, Deltas, Patches, Weighted};
 pub use linear::Linear;
 pub use norm::{GroupNorm, QkNorm, RmsNorm};
 pub use pixels::PixelAttention;
@@ -65,6 +67,12 @@ impl RowMap {
             Ops::Stock => Some(Tensor::new(sequence_of_row.as_slice(), device)?),
         };
         Ok(Self { host: sequence_of_row, device })
+    }
+
+    /// The sequence of each row.
+    #[must_use]
+    pub fn sequences(&self) -> &[u32] {
+        &self.host
     }
 
     /// Spreads `[sequences, c]` to `[rows, c]`.

@@ -8,8 +8,10 @@
 mod config;
 mod files;
 mod mmap;
+mod single;
 
 pub use config::ConfigFile;
+pub use single::TensorFile;
 
 use super::{error::LoadError, ops::Ops};
 use candle_core::{DType, Device, Tensor};
@@ -87,6 +89,12 @@ impl Weights {
 
     fn full_name(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Where in its component this view begins, as `transformer_blocks.0.attn.to_q`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.prefix
     }
 
     /// Where the tensors go.

@@ -102,6 +102,7 @@ impl Tiny {
             reference_method: ReferenceMethod::Offset,
             step_cache: 0.0,
             exact_size: false,
+            loras: Vec::new(),
         };
         Ok(self.pipeline.admit(Job { params, images: vec![original.clone()] })?)
     }

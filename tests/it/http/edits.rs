@@ -24,6 +24,11 @@ fn every_field() -> Vec<(&'static str, &'static str, Value)> {
         ("max_sequence_length", "64", json!(64)),
         ("reference_method", "index", json!("index")),
         ("step_cache", "0.25", json!(0.25)),
+        (
+            "loras",
+            "[{\"name\": \"one\", \"scale\": 0.5}, {\"name\": \"two\"}]",
+            json!([{ "name": "one", "scale": 0.5 }, { "name": "two", "scale": 1.0 }]),
+        ),
         ("style", "sepia", json!("sepia")),
         ("model", "fake", json!("fake")),
         ("output_format", "webp", json!("webp")),

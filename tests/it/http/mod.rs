@@ -7,6 +7,7 @@ mod edits;
 mod events;
 mod images;
 mod jobs;
+mod loras;
 mod openapi;
 mod refusals;
 mod server;
@@ -145,7 +146,7 @@ impl Bench {
         };
         let (family, licence) = ("flux-kontext".to_owned(), "MIT".to_owned());
         let model = Model { name, family, licence, installed: true, running: Some(running) };
-        let app = App { service: service.clone(), models: Arc::new([model]) };
+        let app = App { service: service.clone(), models: Arc::new([model]), loras: loras::list() };
         let router = darkroom::http::layered(
             darkroom::http::router(app),
             &server(setup.max_body, service.clone()),

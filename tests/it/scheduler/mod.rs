@@ -126,6 +126,7 @@ fn job(seed: u64, width: u32, height: u32, steps: u32) -> Job {
         reference_method: ReferenceMethod::Offset,
         step_cache: 0.0,
         exact_size: false,
+        loras: Vec::new(),
     };
     Job { params, images: Pixels::new(width, height, rgb).into_iter().collect() }
 }

@@ -11,7 +11,7 @@ use darkroom::{
         CostModel, Engine, EngineError, Job, Phase, Slot, StepOutcome,
         fake::{Control, FakeEngine, Work},
     },
-    http::{App, Refused, Server, ServerOptions, Tls, router},
+    http::{App, Loras, Refused, Server, ServerOptions, Tls, router},
     scheduler::{Factory, Limits, SystemClock, spawn},
     service::{DecodeLimits, ModelName, Options, Parts, Service},
     store::{BlobMode, Options as StoreOptions, Plain, RealDisk, SledStore},
@@ -133,7 +133,11 @@ async fn serve(leak: Leak, folder: PathBuf) -> Result<()> {
         tls: Tls::Off,
         refused: Refused(Arc::new(|_| {})),
     };
-    let server = Server::start(router(App { service, models: Arc::new([]) }), &options).await?;
+    let server = Server::start(
+        router(App { service, models: Arc::new([]), loras: Loras(Arc::new(Vec::new)) }),
+        &options,
+    )
+    .await?;
     let ready = format!("the child{}http://{}\n", super::super::READY, server.address());
     std::io::stderr().write_all(ready.as_bytes())?;
     server.ended().await?;
