@@ -62,7 +62,7 @@ impl Repository<'_> {
         let path = format!("/api/models/{}/revision/{}", self.repo, escaped(revision, ""));
         let answer = self.client.get(&self.uri(&path)?, None).await?;
         if answer.status() != 200 {
-            return Err(self.refusal(answer, revision, None));
+            return Err(self.refusal(&answer, revision, None));
         }
         let host = answer.host().to_owned();
         let wrong = |reason: String| HubError::Listing {
@@ -99,7 +99,7 @@ impl Repository<'_> {
         let answer = self.client.head(&self.resolve(commit, file)?).await?;
         let redirected = (300..400).contains(&answer.status());
         if answer.status() != 200 && !redirected {
-            return Err(self.refusal(answer, commit, Some(file)));
+            return Err(self.refusal(&answer, commit, Some(file)));
         }
         let wrong = |what: &str| HubError::Listing {
             host: answer.host().to_owned(),
@@ -129,7 +129,7 @@ impl Repository<'_> {
         let answer = self.client.get(&self.resolve(commit, file)?, rest).await?;
         match answer.status() {
             200 | 206 | 416 => Ok(answer),
-            _ => Err(self.refusal(answer, commit, Some(file))),
+            _ => Err(self.refusal(&answer, commit, Some(file))),
         }
     }
 
@@ -146,7 +146,7 @@ impl Repository<'_> {
     }
 
     /// What a status other than success means.
-    fn refusal(&self, answer: Answer, revision: &str, file: Option<&str>) -> HubError {
+    fn refusal(&self, answer: &Answer, revision: &str, file: Option<&str>) -> HubError {
         let repo = self.repo.to_owned();
         let page = format!("{}/{repo}", self.endpoint);
         let tokens = format!("{}/settings/tokens", self.endpoint);
@@ -172,7 +172,7 @@ impl Repository<'_> {
             (403, "GatedRepo") => HubError::Gated { repo, page },
             (403, _) => HubError::Forbidden { repo, reason },
             (404, _) => HubError::NoRepository { repo, host },
-            (429, _) => HubError::Busy { host, seconds: wait(&answer) },
+            (429, _) => HubError::Busy { host, seconds: wait(answer) },
             _ => HubError::Status { host, status },
         }
     }

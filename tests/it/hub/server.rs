@@ -2,7 +2,7 @@
 //! commits and linked files, redirects to a second address as to a CDN, ranges, gates and errors.
 //! What is to go wrong is told to it, and it remembers what it was asked.
 //!
-//! huggingface_hub 2.4.0 downloads from it as from the real one.
+//! Its endpoints and headers are those that huggingface_hub 2.4.0 asks for.
 
 use crate::support::sha256;
 use anyhow::Result;
