@@ -1,6 +1,6 @@
 //! Models by name: the folder `models` with its manifests and style presets.
 
-use super::{AppError, Compute, serve::shown};
+use super::{AppError, Compute, discover, serve::shown};
 use crate::{
     config::{Manifest, Styles},
     http,
@@ -162,7 +162,7 @@ impl ModelEntry {
     /// The model called `model`, or the one in the folder `model`.
     ///
     /// The manifest of a folder lies beside it under its name; a folder without one gets the values
-    /// of the released model.
+    /// of the released model, and its parts are found by what its folders and files hold.
     ///
     /// # Errors
     /// [`AppError`] where there is no such model, or its manifest is wrong.
@@ -207,12 +207,14 @@ impl ModelEntry {
     /// The files of its parts, in order of their names.
     fn files(&self) -> Vec<PathBuf> {
         let parts = self.manifest.components.paths();
-        let folders = parts.into_iter().map(|part| self.folder.join(part));
-        let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten());
-        let paths = entries.flatten().map(|entry| entry.path());
-        let mut files: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
-        files.sort();
-        files
+        let mut files = BTreeSet::new(); // several parts may be in one
+        for path in parts.into_iter().map(|part| self.folder.join(part)) {
+            match std::fs::read_dir(&path) {
+                Ok(entries) => files.extend(entries.flatten().map(|entry| entry.path())),
+                Err(_) => _ = files.insert(path),
+            }
+        }
+        files.into_iter().filter(|path| path.is_file()).collect()
     }
 
     fn in_folder(path: &Path) -> Result<Self, AppError> {
@@ -223,8 +225,10 @@ impl ModelEntry {
         };
         let name = folder.file_name().and_then(|n| n.to_str()).unwrap_or("model").to_owned();
         let beside = folder.with_file_name(format!("{name}.toml"));
-        let manifest =
-            if beside.is_file() { Manifest::open(&beside)? } else { Manifest::released()? };
+        let manifest = match beside.is_file() {
+            true => Manifest::open(&beside)?,
+            false => discover::manifest(&folder)?,
+        };
         Ok(Self { name, folder, manifest })
     }
 }

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod device;
+mod discover;
 mod doctor;
 mod editor;
 mod fit;
@@ -112,6 +113,32 @@ pub enum AppError {
     /// A model could not be pulled, checked or removed.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A folder without a manifest does not hold a part.
+    #[error(
+        "no {part} in {}: expected a folder {part} in the layout of diffusers, or a file of \
+         safetensors or GGUF that holds it",
+        folder.display()
+    )]
+    NoPart {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The part, as manifests call it.
+        part: &'static str,
+    },
+    /// A folder without a manifest holds a part several times.
+    #[error(
+        "several files in {} hold the {part}: {files}; name one of them in a manifest beside the \
+         folder, NAME.toml",
+        folder.display()
+    )]
+    Ambiguous {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The part, as manifests call it.
+        part: &'static str,
+        /// The files.
+        files: String,
+    },
     /// The device cannot be used.
     #[error("device {device} cannot be used: {reason}")]
     Device {

@@ -10,6 +10,9 @@ const RELEASED: &str = include_str!("../../models/flux1-kontext-dev.toml");
 /// Channels of a latent pixel, and so rows of the preview matrix.
 const LATENT_CHANNELS: usize = 16;
 
+/// The format of a part that is a file, alone or with others in it, of any kind that is read.
+pub const FILE: &str = "file";
+
 /// A model's manifest.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,19 +47,21 @@ pub struct Components {
     pub vae: Component,
     pub text_encoder: Component,
     pub text_encoder_2: Component,
-    pub tokenizer: Component,
-    pub tokenizer_2: Component,
-    pub scheduler: Component,
+    pub tokenizer: Option<Component>,
+    pub tokenizer_2: Option<Component>,
+    pub scheduler: Option<Component>,
 }
 
 /// One part of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
-    /// Its folder, relative to the model's.
+    /// Its folder or file, relative to the model's folder.
     pub path: PathBuf,
-    /// The layout of that folder: `diffusers`, `transformers` or `tokenizers`.
+    /// The layout of that folder: `diffusers`, `transformers` or `tokenizers`; or [`FILE`].
     pub format: String,
+    /// The config.json of a part that comes as a file; without it the sizes are the tensors'.
+    pub config: Option<PathBuf>,
 }
 
 /// Values for what a request leaves open, named as in diffusers.
@@ -149,19 +154,28 @@ impl Manifest {
             }
         }
         for (name, component, format) in self.components.each() {
-            if component.format != format {
+            let file = component.is_file() && name != "scheduler";
+            if component.format != format && !file {
+                let or = if name == "scheduler" { "" } else { " or \"file\"" };
                 return Err(wrong(format!(
-                    "components.{name}.format is {:?}, expected {format:?}",
+                    "components.{name}.format is {:?}, expected {format:?}{or}",
                     component.format
+                )));
+            }
+            if component.config.is_some() && !file {
+                return Err(wrong(format!(
+                    "components.{name}.config is given, but a folder has its own config.json"
                 )));
             }
             // The manifest describes what lies in the model's folder, nothing outside it.
             let plain = |part| matches!(part, std::path::Component::Normal(_));
-            if !component.path.components().all(plain) {
-                return Err(wrong(format!(
-                    "components.{name}.path is {:?}, expected a path inside the model's folder",
-                    component.path
-                )));
+            for (key, path) in component.paths() {
+                if !path.components().all(plain) {
+                    return Err(wrong(format!(
+                        "components.{name}.{key} is {path:?}, expected a path inside the model's \
+                         folder"
+                    )));
+                }
             }
         }
         let defaults = self.defaults;
@@ -188,23 +202,41 @@ impl Manifest {
     }
 }
 
-impl Components {
-    /// The folders of all parts, relative to the model's.
+impl Component {
+    /// Whether it is a file, not a folder.
     #[must_use]
-    pub fn paths(&self) -> Vec<&Path> {
-        self.each().map(|(_, component, _)| component.path.as_path()).to_vec()
+    pub fn is_file(&self) -> bool {
+        self.format == FILE
     }
 
-    /// Each part with its name and the layout that it must have.
-    pub(super) fn each(&self) -> [(&'static str, &Component, &'static str); 7] {
-        [
-            ("transformer", &self.transformer, "diffusers"),
-            ("vae", &self.vae, "diffusers"),
-            ("text_encoder", &self.text_encoder, "transformers"),
-            ("text_encoder_2", &self.text_encoder_2, "transformers"),
-            ("tokenizer", &self.tokenizer, "tokenizers"),
-            ("tokenizer_2", &self.tokenizer_2, "tokenizers"),
-            ("scheduler", &self.scheduler, "diffusers"),
-        ]
+    /// Its paths by their keys.
+    fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let config = self.config.as_deref().map(|path| ("config", path));
+        std::iter::once(("path", self.path.as_path())).chain(config)
+    }
+}
+
+impl Components {
+    /// The folders and files of all parts, relative to the model's.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        let parts = self.each().into_iter();
+        parts.flat_map(|(_, component, _)| component.paths().map(|(_, path)| path)).collect()
+    }
+
+    /// Each part with its name and the layout that its folder must have.
+    pub(super) fn each(&self) -> Vec<(&'static str, &Component, &'static str)> {
+        let parts = [
+            ("transformer", Some(&self.transformer), "diffusers"),
+            ("vae", Some(&self.vae), "diffusers"),
+            ("text_encoder", Some(&self.text_encoder), "transformers"),
+            ("text_encoder_2", Some(&self.text_encoder_2), "transformers"),
+            ("tokenizer", self.tokenizer.as_ref(), "tokenizers"),
+            ("tokenizer_2", self.tokenizer_2.as_ref(), "tokenizers"),
+            ("scheduler", self.scheduler.as_ref(), "diffusers"),
+        ];
+        let given =
+            parts.into_iter().filter_map(|(name, part, layout)| Some((name, part?, layout)));
+        given.collect()
     }
 }

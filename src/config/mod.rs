@@ -9,7 +9,9 @@ mod styles;
 mod variant;
 
 pub use error::ConfigError;
-pub use manifest::{Component, Components, Defaults, Manifest, Preview, ReferenceSize, Sizing};
+pub use manifest::{
+    Component, Components, Defaults, FILE, Manifest, Preview, ReferenceSize, Sizing,
+};
 pub use settings::{
     Blobs, JobSettings, LimitSettings, ModelSettings, OutboundSettings, SchedulerSettings,
     ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings, units,

@@ -5,7 +5,7 @@
 //! in which precision. Sizes and hashes of files are not written down: the hub tells them, and the
 //! first pull records them.
 
-use super::{Component, Components, Manifest};
+use super::{Component, Components, Manifest, manifest::FILE};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path};
 
@@ -95,7 +95,7 @@ impl Manifest {
         for (name, part) in variant.cloned().into_iter().flat_map(|variant| variant.parts) {
             if let (Some(file), Some(place)) = (part.file(), part_mut(&mut self.components, &name))
             {
-                *place = Component { path: file.into(), format: "file".to_owned() };
+                *place = Component { path: file.into(), format: FILE.to_owned(), config: None };
             }
         }
         self
@@ -103,7 +103,8 @@ impl Manifest {
 
     /// What is wrong with source and variants, if something is.
     pub(super) fn check_variants(&self) -> Result<(), String> {
-        let names = self.components.each().map(|(name, _, _)| name);
+        let names: Vec<&str> =
+            self.components.each().into_iter().map(|(name, _, _)| name).collect();
         let known = |key: &str, name: &str| {
             let known = names.contains(&name).then_some(());
             known.ok_or_else(|| format!("{key} has {name:?}, expected one of {}", names.join(", ")))
@@ -154,9 +155,9 @@ fn part_mut<'a>(components: &'a mut Components, name: &str) -> Option<&'a mut Co
         "vae" => Some(&mut components.vae),
         "text_encoder" => Some(&mut components.text_encoder),
         "text_encoder_2" => Some(&mut components.text_encoder_2),
-        "tokenizer" => Some(&mut components.tokenizer),
-        "tokenizer_2" => Some(&mut components.tokenizer_2),
-        "scheduler" => Some(&mut components.scheduler),
+        "tokenizer" => components.tokenizer.as_mut(),
+        "tokenizer_2" => components.tokenizer_2.as_mut(),
+        "scheduler" => components.scheduler.as_mut(),
         _ => None,
     }
 }

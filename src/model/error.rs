@@ -25,13 +25,56 @@ pub enum LoadError {
         /// The file name that was looked for.
         expected: String,
     },
-    /// A weights file is not valid safetensors: truncated, or its header lies.
-    #[error("{} is not a valid safetensors file: {reason}", path.display())]
+    /// A weights file is not valid: truncated, its header lies, or it is of another kind.
+    #[error("{} is not a valid {kind} file: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
+        /// What it was read as: safetensors, GGUF, or weights where its first bytes say neither.
+        kind: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file does not hold the part of a model that it is named for.
+    #[error(
+        "{}: no tensors of a FLUX model's {part} are in it (parts in it: {held}); name the file \
+         that has them in the model's manifest",
+        path.display()
+    )]
+    NoPart {
+        /// The file.
+        path: PathBuf,
+        /// The part that was looked for.
+        part: &'static str,
+        /// The parts that it holds.
+        held: String,
+    },
+    /// A tensor that holds several matrices cannot be cut into them.
+    #[error(
+        "{}: tensor {tensor} has shape {found:?}, which cannot be cut into rows of {holds}",
+        path.display()
+    )]
+    Fused {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The matrix that it should hold.
+        holds: String,
+    },
+    /// A scale of 8-bit floats is none that is known.
+    #[error("{}: {tensor} should hold {expected}, found {found}", path.display())]
+    Scale {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// What is read.
+        expected: &'static str,
+        /// What is there.
+        found: String,
     },
     /// A shard index does not say what it must.
     #[error("{}: {reason}", path.display())]
@@ -67,7 +110,11 @@ pub enum LoadError {
         found: Vec<usize>,
     },
     /// A tensor's type is none that can be computed with.
-    #[error("{}: tensor {tensor} has type {found}, expected F32, F16 or BF16", path.display())]
+    #[error(
+        "{}: tensor {tensor} has type {found}, expected F32, F16 or BF16, an 8-bit float or a \
+         quantised type of ggml",
+        path.display()
+    )]
     Type {
         /// The file that holds the tensor.
         path: PathBuf,
@@ -88,6 +135,21 @@ pub enum LoadError {
         count: usize,
         /// The first few names.
         names: String,
+    },
+    /// A quantised matrix cannot be computed with where it lies.
+    #[error(
+        "{}: tensor {tensor} of shape {shape:?} has rows that are no whole blocks of {format}",
+        path.display()
+    )]
+    Blocks {
+        /// The file that holds the tensor.
+        path: PathBuf,
+        /// The tensor's full name.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its format.
+        format: &'static str,
     },
     /// A configuration file is not JSON, or a value in it cannot be used.
     #[error("{}: {reason}", path.display())]

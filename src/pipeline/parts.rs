@@ -9,13 +9,10 @@ use crate::{
         flux::FluxTransformer,
         t5::T5Encoder,
         vae::Vae,
-        weights::{ConfigFile, Target, Weights},
+        weights::{ConfigFile, Part, Source, Target, Weights},
     },
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 /// Latent pixels of a token's side.
 const PATCH: usize = 2;
@@ -49,26 +46,44 @@ impl Parts {
     ) -> Result<Self, LoadError> {
         let start = std::time::Instant::now();
         let components = &manifest.components;
-        let part = |component: &Component| folder.join(&component.path);
-        let config = |folder: &PathBuf| ConfigFile::open(&folder.join("config.json"));
-        let weights = |folder: &PathBuf, stem| Weights::open(folder, stem, target);
+        let path = |component: &Component| folder.join(&component.path);
+        let open = |component: &Component, part: Part| -> Result<_, LoadError> {
+            let at = path(component);
+            let weights = || Weights::open(&Source::new(&at, part), target);
+            if let Some(config) = &component.config {
+                return Ok((ConfigFile::open(&folder.join(config))?, weights()?));
+            }
+            if component.is_file() {
+                let weights = weights()?;
+                return Ok((weights.implied_config()?, weights));
+            }
+            Ok((ConfigFile::open(&at.join("config.json"))?, weights()?))
+        };
 
         on_part("tokenizers");
-        let t5_tokenizer = PromptTokenizer::open(&part(&components.tokenizer_2))?;
-        let clip_tokenizer = PromptTokenizer::open(&part(&components.tokenizer))?;
-        let scheduler = part(&components.scheduler).join("scheduler_config.json");
-        let schedule = Schedule::read(&ConfigFile::open(&scheduler)?)?;
+        let (t5_config, t5_weights) = open(&components.text_encoder_2, Part::T5)?;
+        let t5_tokenizer = match &components.tokenizer_2 {
+            Some(component) => PromptTokenizer::open(&path(component))?,
+            None => PromptTokenizer::inside(&t5_weights, &path(&components.text_encoder_2))?,
+        };
+        let clip_tokenizer = match &components.tokenizer {
+            Some(component) => PromptTokenizer::open(&path(component))?,
+            None => return Err(PromptTokenizer::missing(folder, "tokenizer")),
+        };
+        let schedule = match &components.scheduler {
+            Some(at) => ConfigFile::open(&path(at).join("scheduler_config.json"))?,
+            None => ConfigFile::released_scheduler(folder)?,
+        };
+        let schedule = Schedule::read(&schedule)?;
 
         on_part("text encoders");
-        let at = part(&components.text_encoder_2);
-        let t5 = T5Encoder::load(&config(&at)?, &weights(&at, "model")?)?;
-        let at = part(&components.text_encoder);
-        let clip = ClipTextEncoder::load(&config(&at)?, &weights(&at, "model")?)?;
+        let t5 = T5Encoder::load(&t5_config, &t5_weights)?;
+        let (config, weights) = open(&components.text_encoder, Part::Clip)?;
+        let clip = ClipTextEncoder::load(&config, &weights)?;
 
         on_part("autoencoder");
-        let at = part(&components.vae);
-        let vae_config = config(&at)?;
-        let vae = Vae::load(&vae_config, &weights(&at, "diffusion_pytorch_model")?)?;
+        let (vae_config, weights) = open(&components.vae, Part::Vae)?;
+        let vae = Vae::load(&vae_config, &weights)?;
         if vae.config().scale_factor() != VAE_SCALE {
             return Err(vae_config.wrong(format!(
                 "field block_out_channels has {} levels, expected 4, which shrink a picture by 8",
@@ -77,10 +92,8 @@ impl Parts {
         }
 
         on_part("transformer");
-        let at = part(&components.transformer);
-        let flux_config = config(&at)?;
-        let transformer =
-            FluxTransformer::load(&flux_config, &weights(&at, "diffusion_pytorch_model")?)?;
+        let (flux_config, weights) = open(&components.transformer, Part::Transformer)?;
+        let transformer = FluxTransformer::load(&flux_config, &weights)?;
         let flux = transformer.config();
         let token = vae.config().latent_channels * PATCH * PATCH;
         for (field, value, other, expected) in [

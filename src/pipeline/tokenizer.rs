@@ -1,14 +1,19 @@
 //! Prompts to token ids, padded to a fixed length as the text encoders were trained.
 //!
-//! A tokenizer is a `tokenizer.json`, or for CLIP the older pair `vocab.json` and `merges.txt`, from
-//! which the same thing is put together. What pads comes from `tokenizer_config.json`.
+//! A tokenizer is a `tokenizer.json`, or for CLIP the older pair `vocab.json` and `merges.txt`, or
+//! for T5 the vocabulary inside a GGUF, from which the same thing is put together. What pads comes
+//! from `tokenizer_config.json`.
 //!
 //! Reference: transformers 5.23.0, `padding="max_length", truncation=True`.
 
 use crate::{
     domain::Prompt,
-    model::{LoadError, weights::ConfigFile},
+    model::{
+        LoadError,
+        weights::{ConfigFile, Vocabulary, Weights},
+    },
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::{Tokenizer, TruncationParams};
@@ -47,9 +52,10 @@ pub(super) enum TokenizeError {
 }
 
 impl PromptTokenizer {
-    /// Reads the tokenizer in `folder`.
-    pub(super) fn open(folder: &Path) -> Result<Self, LoadError> {
-        let whole = folder.join("tokenizer.json");
+    /// Reads the tokenizer in a folder, or a `tokenizer.json`.
+    pub(super) fn open(at: &Path) -> Result<Self, LoadError> {
+        let folder = if at.is_file() { at.parent().unwrap_or(at) } else { at };
+        let whole = if at.is_file() { at.to_owned() } else { folder.join("tokenizer.json") };
         let vocabulary = folder.join("vocab.json");
         let (path, mut tokenizer) = if whole.is_file() {
             let tokenizer = build(&whole, &read(&whole)?)?;
@@ -63,7 +69,14 @@ impl PromptTokenizer {
             return Err(wrong(folder, reason));
         };
         tokenizer.with_padding(None);
-        let config = ConfigFile::open(&folder.join("tokenizer_config.json"))?;
+        let config = folder.join("tokenizer_config.json");
+        if !config.is_file() {
+            // T5's, or where there is no such token CLIP's.
+            let pad = tokenizer.token_to_id("<pad>").or_else(|| tokenizer.token_to_id(CLIP_END));
+            let pad = pad.ok_or_else(|| wrong(&path, "no tokenizer_config.json says what pads"))?;
+            return Ok(Self { tokenizer, pad });
+        }
+        let config = ConfigFile::open(&config)?;
         // A plain string, or an object with the string inside.
         let token = match config.json().get("pad_token") {
             Some(Value::Object(object)) => object.get("content").and_then(Value::as_str),
@@ -75,6 +88,28 @@ impl PromptTokenizer {
             .token_to_id(token)
             .ok_or_else(|| config.wrong(format!("pad_token is not in {}", path.display())))?;
         Ok(Self { tokenizer, pad })
+    }
+
+    /// The tokenizer inside T5's weights, which lie in `path`.
+    pub(super) fn inside(weights: &Weights, path: &Path) -> Result<Self, LoadError> {
+        let vocabulary = weights.vocabulary()?;
+        let vocabulary = vocabulary.ok_or_else(|| Self::missing(path, "tokenizer_2"))?;
+        let tokenizer = build(path, unigram(&vocabulary).to_string().as_bytes())?;
+        Ok(Self { tokenizer, pad: vocabulary.pad })
+    }
+
+    /// That `component`, a tokenizer, is not there, and where to get it.
+    pub(super) fn missing(path: &Path, component: &str) -> LoadError {
+        let inside = match component {
+            "tokenizer_2" => "; or take a T5 encoder of GGUF, which has its tokenizer inside",
+            _ => "",
+        };
+        let reason = format!(
+            "the model has no {component}: copy the folder {component} of \
+             black-forest-labs/FLUX.1-Kontext-dev to it, and where it has a manifest, name it \
+             there{inside}"
+        );
+        wrong(path, reason)
     }
 
     /// `length` ids of `prompt`: cut where it is longer, its end mark kept, padded where it is
@@ -112,6 +147,49 @@ fn build(path: &Path, spec: &[u8]) -> Result<Tokenizer, LoadError> {
     Tokenizer::from_bytes(spec).map_err(|error| wrong(path, format!("not a tokenizer: {error}")))
 }
 
+fn special(id: u64, content: &str) -> Value {
+    json!({
+        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true,
+    })
+}
+
+/// What `tokenizer.json` would hold for a vocabulary of T5, as transformers converts it.
+fn unigram(vocabulary: &Vocabulary) -> Value {
+    let token =
+        |id: u32| vocabulary.tokens.get(id as usize).map_or("", |(token, _)| token.as_str());
+    let whole = vocabulary.special.iter().map(|&id| special(id.into(), token(id)));
+    let end = token(vocabulary.end);
+    let mark = json!({ "SpecialToken": { "id": end, "type_id": 0 } });
+    let text = |id: &str| json!({ "Sequence": { "id": id, "type_id": 0 } });
+    let normalizer = match &vocabulary.charsmap {
+        Some(map) => json!({ "type": "Precompiled", "precompiled_charsmap": BASE64.encode(map) }),
+        None => json!({ "type": "NFKC" }),
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": whole.collect::<Vec<_>>(),
+        "normalizer": normalizer,
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "WhitespaceSplit" },
+            { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true },
+        ] },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [text("A"), mark],
+            "pair": [text("A"), mark, text("B"), mark],
+            "special_tokens": { end: { "id": end, "ids": [vocabulary.end], "tokens": [end] } },
+        },
+        "decoder": null,
+        "model": {
+            "type": "Unigram", "unk_id": vocabulary.unknown, "byte_fallback": false,
+            "vocab": vocabulary.tokens,
+        },
+    })
+}
+
 /// What `tokenizer.json` would hold for CLIP's two files.
 fn clip(folder: &Path, vocabulary: &Path) -> Result<Value, LoadError> {
     let vocab: serde_json::Map<String, Value> = serde_json::from_slice(&read(vocabulary)?)
@@ -134,12 +212,6 @@ fn clip(folder: &Path, vocabulary: &Path) -> Result<Value, LoadError> {
         })?;
         merges.push(json!([a, b]));
     }
-    let special = |id: u64, content: &str| {
-        json!({
-            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true,
-        })
-    };
     Ok(json!({
         "version": "1.0",
         "truncation": null,

@@ -11,7 +11,7 @@ use darkroom::{
     model::{
         ops::UNIT,
         vae::{Pass, Vae},
-        weights::{ConfigFile, Target, Weights},
+        weights::{ConfigFile, Part, Source, Target, Weights},
     },
     pipeline::Pipeline,
 };
@@ -26,7 +26,7 @@ fn noise(len: usize) -> Vec<f32> {
 
 fn tiny_vae() -> Result<Vae> {
     let folder = repository("models/kontext-tiny/vae");
-    let weights = Weights::open(&folder, "diffusion_pytorch_model", &Target::cpu())?;
+    let weights = Weights::open(&Source::new(&folder, Part::Vae), &Target::cpu())?;
     Ok(Vae::load(&ConfigFile::open(&folder.join("config.json"))?, &weights)?)
 }
 

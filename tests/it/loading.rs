@@ -1,7 +1,7 @@
 //! Loading: what is wrong with a model's files is said with file, tensor or field, expected and
 //! found; every type of weights loads; nothing panics.
 
-use crate::support::{expect, params, picture, repository, run};
+use crate::support::{copy, expect, params, picture, repository, run};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
 use darkroom::{
@@ -11,11 +11,7 @@ use darkroom::{
     model::{LoadError, weights::Target},
     pipeline::Pipeline,
 };
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, path::PathBuf};
 use tempfile::TempDir;
 
 const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
@@ -66,20 +62,6 @@ impl Model {
         ensure!(text.contains(from), "{file} has no {from}");
         Ok(fs::write(path, text.replacen(from, to, 1))?)
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let path = entry?.path();
-        let target = to.join(path.file_name().context("a name")?);
-        if path.is_dir() {
-            copy(&path, &target)?;
-        } else {
-            fs::write(target, fs::read(&path)?)?;
-        }
-    }
-    Ok(())
 }
 
 #[test]

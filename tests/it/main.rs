@@ -6,6 +6,7 @@ mod batching;
 mod cli;
 mod edge;
 mod edits;
+mod formats;
 mod http;
 mod hub;
 mod imaging;
@@ -26,3 +27,5 @@ mod support;
 mod t5;
 mod tidy;
 mod ui;
+#[path = "../fuzz/weights.rs"]
+mod weights;

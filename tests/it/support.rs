@@ -23,6 +23,21 @@ pub(crate) fn picture(path: &Path) -> Result<Pixels> {
     decode(&bytes).with_context(|| path.display().to_string())
 }
 
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let target = to.join(path.file_name().context("a name")?);
+        if path.is_dir() {
+            copy(&path, &target)?;
+        } else {
+            std::fs::write(target, std::fs::read(&path)?)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks that an error says all of `parts`.
 pub(crate) fn expect(error: &str, parts: &[&str]) -> Result<()> {
     for part in parts {

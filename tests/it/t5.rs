@@ -11,7 +11,7 @@ use darkroom::{
     model::{
         ops::Ops,
         t5::{Pass, T5Encoder},
-        weights::{ConfigFile, Target, Weights},
+        weights::{ConfigFile, Part, Source, Target, Weights},
     },
     pipeline::Pipeline,
 };
@@ -22,7 +22,7 @@ const ENCODERS: [&str; 2] = ["relu", "gated"];
 
 fn load(name: &str, target: &Target) -> Result<T5Encoder> {
     let folder = repository(&format!("tests/golden/t5/{name}"));
-    let weights = Weights::open(&folder, "model", target)?;
+    let weights = Weights::open(&Source::new(&folder, Part::T5), target)?;
     Ok(T5Encoder::load(&ConfigFile::open(&folder.join("config.json"))?, &weights)?)
 }
 

@@ -1,9 +1,14 @@
-//! Predicted memory against the memory that jobs need. A binary of its own, because its allocator
-//! counts; `benches/memory.rs` measures larger jobs.
+//! Predicted memory against the memory that jobs need, and what a hostile file of weights takes. A
+//! binary of its own, because its allocator counts; `benches/memory.rs` measures larger jobs.
 #![expect(clippy::print_stdout, reason = "tests print the figures that they check")]
 
+mod hostile;
 mod measure;
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
 mod stock;
+#[path = "../fuzz/weights.rs"]
+mod weights;
 
 use anyhow::{Result, ensure};
 use darkroom::pipeline::Pipeline;

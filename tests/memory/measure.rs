@@ -25,6 +25,14 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) const HEAD: &str = "| | text | pictures | steps | decoding | predicted | measured / predicted |\n\
      | --- | --- | --- | --- | --- | --- | --- |";
 
+/// The most bytes that `work` holds at once, beyond those that were there before.
+pub(crate) fn peak_of(work: impl FnOnce()) -> usize {
+    let before = HEAP.current_usage();
+    HEAP.reset_peak_usage();
+    work();
+    HEAP.peak_usage().saturating_sub(before)
+}
+
 /// A job by what decides its memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {

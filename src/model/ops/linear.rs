@@ -1,16 +1,20 @@
 //! The linear layer: y = act(x w^T + b) over the rows of a packed matrix.
 //!
-//! On the CPU the weights are packed once, when they are loaded, and every row goes through the same
-//! sequence of operations whatever the number of rows. (The gemm crate behind candle's matmul
+//! On the CPU the weights are packed once, when they are loaded, or stay in their file as they lie
+//! there, which gives the same bytes; every row goes through the same sequence of operations whatever
+//! the number of rows. (The gemm crate behind candle's matmul
 //! changes its path with that number, which would break equal bytes.)
 
 use super::{Activation, Ops, Patches, expect, matrix, output, values};
 use crate::model::{
     error::LoadError,
-    weights::{Target, Weights},
+    weights::{Floats, Stored, Target, Weights},
 };
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor, bail};
-use darkroom_kernels::Packed;
+use darkroom_kernels::{
+    Packed,
+    quant::{self, Format},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -29,6 +33,7 @@ pub struct Linear {
 #[derive(Clone, Debug)]
 enum Inner {
     Own { weight: Packed, bias: Option<Vec<f32>> },
+    Stored { weight: Stored, bias: Option<Vec<f32>> },
     Stock(candle_nn::Linear),
 }
 
@@ -62,9 +67,16 @@ impl Linear {
         let target = weights.target();
         let inner = match target.ops {
             Ops::Own => {
-                let weight = weights.matrix("weight", n, k, |row| Packed::from_fn(n, k, row))?;
                 let bias = bias.then(|| weights.host("bias", &[n])).transpose()?;
-                Inner::Own { weight, bias }
+                let format = weights.format("weight");
+                let plain = matches!(format, Some(Format::F32 | Format::F16 | Format::BF16) | None);
+                if plain && target.floats == Floats::Packed {
+                    let weight =
+                        weights.matrix("weight", n, k, |row| Packed::from_fn(n, k, row))?;
+                    Inner::Own { weight, bias }
+                } else {
+                    Inner::Stored { weight: weights.stored("weight", n, k)?, bias }
+                }
             }
             Ops::Stock => Inner::Stock(candle_nn::Linear::new(
                 weights.tensor("weight", &[n, k])?,
@@ -122,6 +134,7 @@ impl Linear {
     pub fn bytes(&self) -> usize {
         match &self.inner {
             Inner::Own { weight, .. } => weight.bytes(),
+            Inner::Stored { .. } => 0, // of the file
             Inner::Stock(linear) => {
                 linear.weight().elem_count() * linear.weight().dtype().size_in_bytes()
             }
@@ -136,6 +149,12 @@ impl Linear {
         let mut row = vec![0.0; self.inputs];
         match &self.inner {
             Inner::Own { weight, .. } => {
+                for i in 0..self.outputs {
+                    weight.row(i, &mut row);
+                    use_row(&row);
+                }
+            }
+            Inner::Stored { weight, .. } => {
                 for i in 0..self.outputs {
                     weight.row(i, &mut row);
                     use_row(&row);
@@ -157,7 +176,7 @@ impl Linear {
     /// Where the device fails.
     pub fn bias(&self) -> Result<Option<Tensor>> {
         match &self.inner {
-            Inner::Own { bias, .. } => {
+            Inner::Own { bias, .. } | Inner::Stored { bias, .. } => {
                 let device = &candle_core::Device::Cpu;
                 bias.as_ref().map(|bias| Tensor::new(bias.as_slice(), device)).transpose()
             }
@@ -183,6 +202,9 @@ impl Linear {
             Inner::Own { weight, bias } => {
                 x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
             }
+            Inner::Stored { weight, bias } => {
+                x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
+            }
             Inner::Stock(linear) => Ops::Stock.activate(linear.forward(x)?, act),
         }
     }
@@ -203,31 +225,59 @@ impl Linear {
         let y = self.forward(x)?;
         patches.apply(self, x, &y)?;
         let ops = match &self.inner {
-            Inner::Own { .. } => Ops::Own,
+            Inner::Own { .. } | Inner::Stored { .. } => Ops::Own,
             Inner::Stock(_) => Ops::Stock,
         };
         ops.activate(y, act)
     }
 }
 
-struct OwnLinear<'a> {
-    weight: &'a Packed,
+/// Weights that a kernel takes.
+trait Kernel {
+    /// Outputs and inputs.
+    fn sizes(&self) -> (usize, usize);
+    /// y = act(x w^T + bias) over `rows` rows.
+    fn run(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, act: Activation, y: &mut [f32]);
+}
+
+impl Kernel for Packed {
+    fn sizes(&self) -> (usize, usize) {
+        (self.n(), self.k())
+    }
+
+    fn run(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
+        darkroom_kernels::linear(x, rows, self, bias, act, y);
+    }
+}
+
+impl Kernel for Stored {
+    fn sizes(&self) -> (usize, usize) {
+        (self.n(), self.k())
+    }
+
+    fn run(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
+        quant::linear(x, rows, &self.matrix(), bias, act, y);
+    }
+}
+
+struct OwnLinear<'a, W> {
+    weight: &'a W,
     bias: Option<&'a [f32]>,
     act: Activation,
 }
 
-impl CustomOp1 for OwnLinear<'_> {
+impl<W: Kernel> CustomOp1 for OwnLinear<'_, W> {
     fn name(&self) -> &'static str {
         "linear"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, k) = matrix(layout)?;
-        expect("the input's width of a linear layer", k, self.weight.k())?;
-        let Some(len) = rows.checked_mul(self.weight.n()) else { bail!("{rows} rows overflow") };
+        let (n, inputs) = self.weight.sizes();
+        expect("the input's width of a linear layer", k, inputs)?;
+        let Some(len) = rows.checked_mul(n) else { bail!("{rows} rows overflow") };
         let mut y = vec![0.0; len];
-        let x = values(storage, layout)?;
-        darkroom_kernels::linear(x, rows, self.weight, self.bias, self.act, &mut y);
-        output(y, (rows, self.weight.n()))
+        self.weight.run(values(storage, layout)?, rows, self.bias, self.act, &mut y);
+        output(y, (rows, n))
     }
 }

@@ -15,7 +15,7 @@ pub use config::T5Config;
 use super::{
     error::LoadError,
     ops::{RelativeBias, RmsNorm},
-    weights::{ConfigFile, Weights},
+    weights::{ConfigFile, Stored, Target, Weights},
 };
 use block::Block;
 use candle_core::{Result, Tensor, bail};
@@ -24,8 +24,9 @@ use candle_core::{Result, Tensor, bail};
 #[derive(Debug)]
 pub struct T5Encoder {
     config: T5Config,
-    /// Where `weight` [vocab_size, d_model] lies.
-    embedding: Weights,
+    /// [vocab_size, d_model], of which a prompt's rows are read from the file.
+    embedding: Stored,
+    target: Target,
     /// `relative_attention_bias` [buckets, heads], which all blocks share.
     bias: Vec<f32>,
     blocks: Vec<Block>,
@@ -60,7 +61,7 @@ impl T5Encoder {
         let encoder = weights.pp("encoder");
         let shared = weights.contains("shared.weight") || !encoder.contains("embed_tokens.weight");
         let embedding = if shared { weights.pp("shared") } else { encoder.pp("embed_tokens") };
-        embedding.rows("weight", config.vocab_size, config.d_model, &[])?;
+        let embedding = embedding.stored("weight", config.vocab_size, config.d_model)?;
         let blocks = encoder.pp("block");
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
         let bias = blocks
@@ -69,6 +70,7 @@ impl T5Encoder {
         let norm = encoder.pp("final_layer_norm");
         let encoder = Self {
             embedding,
+            target: weights.target().clone(),
             bias,
             blocks: (0..config.num_layers)
                 .map(|i| Block::load(&blocks.pp(i), &config))
@@ -92,12 +94,11 @@ impl T5Encoder {
     /// Where an id is outside the vocabulary, or the device fails.
     pub fn encode(&self, ids: &[u32]) -> Result<Pass> {
         let T5Config { vocab_size, d_model, num_heads, .. } = self.config;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+        let Some(rows) = self.embedding.rows(ids) else {
+            let id = ids.iter().max().copied().unwrap_or_default();
             bail!("T5's tokenizer gave id {id}, its model knows {vocab_size} ids");
-        }
-        let rows = self.embedding.rows("weight", vocab_size, d_model, ids);
-        let rows = rows.map_err(candle_core::Error::wrap)?;
-        let target = self.embedding.target();
+        };
+        let target = &self.target;
         let x = Tensor::from_vec(rows, (ids.len(), d_model), &target.device)?;
         let bias = RelativeBias::new(self.bias(ids.len()), num_heads, target.ops, &target.device)?;
         Ok(Pass { x: x.to_dtype(target.dtype)?, bias, next: 0 })

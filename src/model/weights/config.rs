@@ -31,6 +31,19 @@ impl ConfigFile {
         if file.json.is_object() { Ok(file) } else { Err(file.wrong("a JSON object is expected")) }
     }
 
+    /// A configuration that is in no file of its own; errors name `path`, which it belongs to.
+    pub(super) fn new(path: &Path, json: Value) -> Self {
+        Self { path: path.to_owned(), json }
+    }
+
+    /// The scheduler of the released model, for a model in `folder` that comes without one.
+    ///
+    /// # Errors
+    /// None in a build whose tests passed: the text is part of the program.
+    pub fn released_scheduler(folder: &Path) -> Result<Self, LoadError> {
+        super::released::released(folder, "scheduler")
+    }
+
     /// An error about this file.
     #[must_use]
     pub fn wrong(&self, reason: impl Into<String>) -> LoadError {

@@ -6,21 +6,41 @@
 //! and found. What nobody asked for is surplus, and [`Weights::finish`] says so.
 
 mod config;
+mod entry;
 mod files;
+pub mod header;
 mod mmap;
+mod names;
+mod released;
 mod single;
+mod source;
+mod vocabulary;
 
 pub use config::ConfigFile;
+pub use entry::Stored;
 pub use single::TensorFile;
+pub use source::{Part, Source, parts_of};
+pub use vocabulary::Vocabulary;
 
 use super::{error::LoadError, ops::Ops};
 use candle_core::{DType, Device, Tensor};
-use files::{Entry, Files};
+use darkroom_kernels::quant::Format;
+use entry::Entry;
+use files::Files;
 use std::{
     collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
+
+/// How own kernels keep a matrix of plain floats. Quantised ones stay in their file always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floats {
+    /// A copy in f32, in the order of the kernels: the fastest, at four bytes a number.
+    Packed,
+    /// Where it lies in the file, converted in each product: no memory of its own.
+    Stored,
+}
 
 /// Where the numbers go: device, type of computation, and which operations run them.
 #[derive(Clone, Debug)]
@@ -31,6 +51,8 @@ pub struct Target {
     pub dtype: DType,
     /// Own kernels or candle's stock operations.
     pub ops: Ops,
+    /// How own kernels keep the matrices of files that are not quantised.
+    pub floats: Floats,
     /// Counts the calls of linear layers: one matrix product each, whatever the batch.
     pub linear_calls: Arc<AtomicU64>,
 }
@@ -47,7 +69,7 @@ impl Target {
     pub fn new(device: Device, dtype: DType) -> Self {
         let own = device.is_cpu() && dtype == DType::F32;
         let ops = if own { Ops::Own } else { Ops::Stock };
-        Self { device, dtype, ops, linear_calls: Arc::default() }
+        Self { device, dtype, ops, floats: Floats::Packed, linear_calls: Arc::default() }
     }
 }
 
@@ -59,25 +81,41 @@ pub struct Weights {
 }
 
 struct Shared {
+    part: Part,
     files: Files,
     target: Target,
     used: Mutex<HashSet<String>>,
 }
 
 impl Weights {
-    /// Opens the weights in `folder`: `stem.safetensors`, or the shards that
-    /// `stem.safetensors.index.json` lists.
+    /// Opens the weights of a part: of a folder `STEM.safetensors` or the shards that
+    /// `STEM.safetensors.index.json` lists, or a file of any kind. Names are those of diffusers and
+    /// transformers, whatever the file's are.
     ///
     /// # Errors
-    /// [`LoadError`] where no file is there, a header is invalid, or a shard does not hold what the
-    /// index says.
-    pub fn open(folder: &Path, stem: &str, target: &Target) -> Result<Self, LoadError> {
-        let shared = Shared {
-            files: Files::open(folder, stem)?,
-            target: target.clone(),
-            used: Mutex::new(HashSet::new()),
-        };
-        Ok(Self { shared: Arc::new(shared), prefix: String::new() })
+    /// [`LoadError`] where no file is there, a header is invalid, a shard does not hold what the
+    /// index says, or a file does not hold the part.
+    pub fn open(source: &Source, target: &Target) -> Result<Self, LoadError> {
+        Ok(Self::new(source.part, Files::open(source)?, target))
+    }
+
+    /// The weights of `part` in a file whose bytes are in memory; errors name `path`.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn in_memory(
+        path: &Path,
+        bytes: Vec<u8>,
+        part: Part,
+        target: &Target,
+    ) -> Result<Self, LoadError> {
+        Ok(Self::new(part, Files::in_memory(path, bytes, part)?, target))
+    }
+
+    fn new(part: Part, files: Files, target: &Target) -> Self {
+        let shared =
+            Shared { part, files, target: target.clone(), used: Mutex::new(HashSet::new()) };
+        Self { shared: Arc::new(shared), prefix: String::new() }
     }
 
     /// The same weights, one level down: names are then relative to `prefix.name`.
@@ -106,7 +144,7 @@ impl Weights {
     /// Whether a tensor of that name is in the files.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.shared.files.shape(&self.full_name(name)).is_some()
+        self.shared.files.get(&self.full_name(name)).is_some()
     }
 
     /// The tensor `name` of shape `shape`, on the target's device in the target's type.
@@ -114,9 +152,18 @@ impl Weights {
     /// # Errors
     /// [`LoadError::Missing`], [`LoadError::Shape`], [`LoadError::Type`], or the device's refusal.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        let entry = self.entry(name, shape)?;
+        let (entry, format) = self.entry(name, shape)?;
         let Target { device, dtype, .. } = &self.shared.target;
-        let tensor = Tensor::from_raw_buffer(entry.bytes, entry.dtype, shape, device)?;
+        let plain = match format {
+            Format::F32 => Some(DType::F32),
+            Format::F16 => Some(DType::F16),
+            Format::BF16 => Some(DType::BF16),
+            _ => None,
+        };
+        let tensor = match plain.filter(|_| entry.is_unscaled()) {
+            Some(plain) => Tensor::from_raw_buffer(&entry.bytes(), plain, shape, device)?,
+            None => Tensor::from_vec(entry.floats(format), shape, device)?,
+        };
         Ok(tensor.to_dtype(*dtype)?)
     }
 
@@ -125,17 +172,15 @@ impl Weights {
     /// # Errors
     /// As [`Weights::tensor`].
     pub fn host(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let entry = self.entry(name, shape)?;
-        let mut values = vec![0.0; shape.iter().product()];
-        entry.read_f32(0, &mut values);
-        Ok(values)
+        let (entry, format) = self.entry(name, shape)?;
+        Ok(entry.floats(format))
     }
 
     /// Hands the rows of the matrix `name` [n, k] to `use_row` one by one, so that a half-precision
     /// matrix never needs a whole f32 copy.
     ///
     /// # Errors
-    /// As [`Weights::tensor`].
+    /// As [`Weights::stored`].
     pub fn matrix<T>(
         &self,
         name: &str,
@@ -143,41 +188,76 @@ impl Weights {
         k: usize,
         build: impl FnOnce(&mut dyn FnMut(usize, &mut [f32])) -> T,
     ) -> Result<T, LoadError> {
-        let entry = self.entry(name, &[n, k])?;
-        Ok(build(&mut |row, values| entry.read_f32(row * k, values)))
+        let stored = self.stored(name, n, k)?;
+        Ok(build(&mut |row, values| {
+            stored.row(row, values);
+        }))
     }
 
-    /// The rows `ids` of the matrix `name` [n, k] as f32 numbers in host memory, one after another:
-    /// nothing else of a large table is read. An id past the table gives zeros.
+    /// The matrix `name` [n, k] as it lies in the file.
     ///
     /// # Errors
-    /// As [`Weights::tensor`].
-    pub fn rows(&self, name: &str, n: usize, k: usize, ids: &[u32]) -> Result<Vec<f32>, LoadError> {
-        let entry = self.entry(name, &[n, k])?;
-        let mut values = vec![0.0; ids.len() * k];
-        for (&id, row) in ids.iter().zip(values.chunks_mut(k.max(1))) {
-            entry.read_f32(id as usize * k, row);
-        }
-        Ok(values)
+    /// As [`Weights::tensor`], and [`LoadError::Blocks`].
+    pub fn stored(&self, name: &str, n: usize, k: usize) -> Result<Stored, LoadError> {
+        let (entry, format) = self.entry(name, &[n, k])?;
+        entry.stored(format, n, k).ok_or_else(|| LoadError::Blocks {
+            path: entry.path().to_owned(),
+            tensor: self.full_name(name),
+            shape: vec![n, k],
+            format: format.name(),
+        })
     }
 
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<Entry<'_>, LoadError> {
+    /// All tensors with their shapes, in no order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.shared.files.shapes()
+    }
+
+    /// The format of the tensor `name`, where there is such a tensor that can be computed with.
+    #[must_use]
+    pub fn format(&self, name: &str) -> Option<Format> {
+        self.shared.files.get(&self.full_name(name))?.format()
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Format), LoadError> {
         let full = self.full_name(name);
-        let entry = self.shared.files.get(&full)?.ok_or_else(|| LoadError::Missing {
+        let entry = self.shared.files.get(&full).ok_or_else(|| LoadError::Missing {
             path: self.shared.files.path().to_owned(),
             tensor: full.clone(),
             expected: shape.to_vec(),
         })?;
+        let format = entry.format().ok_or_else(|| LoadError::Type {
+            path: entry.path().to_owned(),
+            tensor: full.clone(),
+            found: entry.encoding.to_string(),
+        })?;
         if entry.shape != shape {
             return Err(LoadError::Shape {
-                path: entry.path.to_owned(),
+                path: entry.path().to_owned(),
                 tensor: full,
                 expected: shape.to_vec(),
-                found: entry.shape.to_vec(),
+                found: entry.shape.clone(),
             });
         }
         self.shared.used.lock().unwrap_or_else(PoisonError::into_inner).insert(full);
-        Ok(entry)
+        Ok((entry, format))
+    }
+
+    /// The configuration that the part's tensors imply, for a file that comes without one.
+    ///
+    /// # Errors
+    /// [`LoadError::Config`] where they do not tell all of it.
+    pub fn implied_config(&self) -> Result<ConfigFile, LoadError> {
+        released::implied(self.shared.part, &self.shared.files)
+    }
+
+    /// The vocabulary that a GGUF of T5 has inside.
+    ///
+    /// # Errors
+    /// [`LoadError::Tokenizer`] where there is one that cannot be used.
+    pub fn vocabulary(&self) -> Result<Option<Vocabulary>, LoadError> {
+        let Some((file, header)) = self.shared.files.single() else { return Ok(None) };
+        Vocabulary::read(&file.path, file.bytes(), &header.metadata)
     }
 
     /// Says that these names may be present unused: copies that some writers keep of a tied tensor.

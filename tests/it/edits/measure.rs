@@ -13,7 +13,7 @@ use darkroom::{
     imaging::resize,
     model::{
         vae::Vae,
-        weights::{ConfigFile, Target, Weights},
+        weights::{ConfigFile, Part, Source, Target, Weights},
     },
     pipeline::Pipeline,
 };
@@ -152,7 +152,7 @@ impl Photo {
 /// A picture through the autoencoder of the model in `folder`, nothing in between.
 pub(crate) fn round_trip(folder: &Path, picture: &Pixels) -> Result<Pixels> {
     let folder = folder.join("vae");
-    let weights = Weights::open(&folder, "diffusion_pytorch_model", &Target::cpu())?;
+    let weights = Weights::open(&Source::new(&folder, Part::Vae), &Target::cpu())?;
     let vae = Vae::load(&ConfigFile::open(&folder.join("config.json"))?, &weights)?;
     let whole = |mut pass| loop {
         if let Some(result) = vae.advance(&mut pass)? {

@@ -15,7 +15,7 @@ use darkroom::model::{
     lora::{LoraError, LoraFile, Places},
     ops::Weighted,
     rope::{Id, Rope},
-    weights::{ConfigFile, Target, Weights},
+    weights::{ConfigFile, Part, Source, Target, Weights},
 };
 use std::{collections::HashMap, path::PathBuf};
 
@@ -36,13 +36,13 @@ impl Networks {
     fn load(target: &Target) -> Result<Self> {
         let part = |name: &str| repository(&format!("tests/golden/models/base/model/{name}"));
         let config = |name: &str| ConfigFile::open(&part(name).join("config.json"));
-        let weights = |name: &str, stem| Weights::open(&part(name), stem, target);
+        let weights = |name: &str, of| Weights::open(&Source::new(part(name), of), target);
         let transformer = FluxTransformer::load(
             &config("transformer")?,
-            &weights("transformer", "diffusion_pytorch_model")?,
+            &weights("transformer", Part::Transformer)?,
         )?;
         let clip =
-            ClipTextEncoder::load(&config("text_encoder")?, &weights("text_encoder", "model")?)?;
+            ClipTextEncoder::load(&config("text_encoder")?, &weights("text_encoder", Part::Clip)?)?;
         let places = Places::new(&transformer, &clip, target);
         let goldens = safetensors::load(adapter_path("goldens"), &Device::Cpu)?;
         Ok(Self { transformer, clip, places, target: target.clone(), goldens })

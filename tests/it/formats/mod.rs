@@ -1,0 +1,107 @@
+//! Weights in every format: files of independent writers (tests/golden/formats/make.py) against what
+//! the reference makes of them, files that lie, and how much each format loses.
+
+mod edit;
+mod fuzz;
+mod hostile;
+mod parts;
+mod quality;
+mod quantise;
+mod write;
+
+use crate::support::repository;
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor, safetensors};
+use darkroom::model::{
+    flux::{FluxTransformer, Sequence},
+    ops::Ops,
+    rope::Rope,
+    weights::{ConfigFile, Floats, Part, Source, Target, Weights},
+};
+use std::{collections::HashMap, path::PathBuf};
+
+/// Relative L2 between a tensor and the reference's.
+const RELATIVE: f64 = 1e-4;
+
+fn golden(name: &str) -> PathBuf {
+    repository("tests/golden/formats").join(name)
+}
+
+fn goldens() -> Result<HashMap<String, Tensor>> {
+    Ok(safetensors::load(golden("golden.safetensors"), &Device::Cpu)?)
+}
+
+/// |found - expected| / |expected|.
+fn distance(found: &Tensor, expected: &Tensor) -> Result<f64> {
+    ensure!(found.shape() == expected.shape(), "{found:?} is not of {expected:?}");
+    let l2 = |t: &Tensor| -> Result<f64> {
+        Ok(t.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt())
+    };
+    Ok(l2(&(found - expected)?)? / l2(expected)?)
+}
+
+/// The three ways to compute: copies, from the file, and candle's operations.
+fn targets() -> [(&'static str, Target); 3] {
+    [
+        ("packed", Target::cpu()),
+        ("stored", Target { floats: Floats::Stored, ..Target::cpu() }),
+        ("stock", Target { ops: Ops::Stock, ..Target::cpu() }),
+    ]
+}
+
+/// What `transformer` predicts for the golden's inputs of `model` at time 0.7.
+fn velocity(
+    transformer: &FluxTransformer,
+    inputs: &HashMap<String, Tensor>,
+    model: &str,
+) -> Result<Tensor> {
+    let input = |name: &str| inputs.get(&format!("{model}.{name}")).context("an input");
+    let ids: Vec<Vec<f32>> = input("img_ids")?.to_vec2()?;
+    let ids: Vec<[f64; 3]> = ids.iter().map(|id| [id[0], id[1], id[2]].map(f64::from)).collect();
+    let rope = Rope::new(&ids, transformer.config().axes_dims_rope, &Device::Cpu)?;
+    let sequence = Sequence {
+        text: input("text")?,
+        pooled: input("pooled")?,
+        image: input("hidden")?,
+        target: ids.len(),
+        rope: &rope,
+        time: 0.7,
+        guidance: 2.5,
+        cache: None,
+    };
+    transformer.forward(&mut [sequence])?.pop().context("one sequence")
+}
+
+fn transformer(file: &str, config: &str, target: &Target) -> Result<FluxTransformer> {
+    let weights = Weights::open(&Source::new(golden(file), Part::Transformer), target)?;
+    Ok(FluxTransformer::load(&ConfigFile::open(&golden(config))?, &weights)?)
+}
+
+#[test]
+fn a_transformer_of_every_format_gives_what_its_dequantised_weights_give() -> Result<()> {
+    let inputs = goldens()?;
+    for file in [
+        "all-in-one.safetensors",
+        "flux-fp8.safetensors",
+        "flux-fp8-scaled.safetensors",
+        "flux-fp8-rows.safetensors",
+        "flux-Q8_0.gguf",
+        "mixed.gguf",
+    ] {
+        let (model, config) = match file {
+            "mixed.gguf" => ("mixed", "mixed.json"),
+            _ => ("tiny", "transformer.json"),
+        };
+        let expected = inputs.get(&format!("velocity.{file}")).context("a velocity")?;
+        let mut own = Vec::new();
+        for (way, target) in targets() {
+            let found = velocity(&transformer(file, config, &target)?, &inputs, model)?;
+            let distance = distance(&found, expected)?;
+            println!("{file}, {way}: {distance:.1e} from the reference");
+            ensure!(distance < RELATIVE, "{file}, {way}: {distance:e}");
+            own.push(found.flatten_all()?.to_vec1::<f32>()?);
+        }
+        ensure!(own[0] == own[1], "{file}: other bytes from the file than from copies");
+    }
+    Ok(())
+}
