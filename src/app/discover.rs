@@ -35,10 +35,13 @@ pub(super) fn manifest(folder: &Path) -> Result<Manifest, AppError> {
     Ok(manifest)
 }
 
+/// Files, each with the parts in it.
+type Holders = Vec<(PathBuf, Vec<Part>)>;
+
 struct Found<'a> {
     folder: &'a Path,
     /// Which files hold what, and the first that cannot be read; nothing before it is needed.
-    held: Option<(Vec<(PathBuf, Vec<Part>)>, Option<LoadError>)>,
+    held: Option<(Holders, Option<LoadError>)>,
 }
 
 impl Found<'_> {
@@ -71,7 +74,7 @@ impl Found<'_> {
 }
 
 /// The parts in the files of `folder` and of the folders right below it, in order of their names.
-fn look(folder: &Path) -> (Vec<(PathBuf, Vec<Part>)>, Option<LoadError>) {
+fn look(folder: &Path) -> (Holders, Option<LoadError>) {
     let list = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()

@@ -53,11 +53,18 @@ enum Command {
     Repair,
 }
 
+/// Errors of the app are large, and a command's result is moved often.
+impl From<AppError> for CliError {
+    fn from(error: AppError) -> Self {
+        Self::App(Box::new(error))
+    }
+}
+
 /// Why a command failed: one line for the person who typed it.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
     #[error(transparent)]
-    App(#[from] AppError),
+    App(Box<AppError>),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]

@@ -232,10 +232,12 @@ impl Answer {
             let host = || self.host.clone();
             match frame {
                 Ok(None) => return Ok(None),
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(bytes) => return Ok(Some(bytes)),
-                    Err(_) => {} // trailers
-                },
+                Ok(Some(Ok(frame))) => {
+                    // What is no data is trailers.
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
                 Ok(Some(Err(error))) => {
                     return Err(HubError::Broken { host: host(), reason: describe(&error) });
                 }

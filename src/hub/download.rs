@@ -81,7 +81,7 @@ impl Download<'_> {
         etag: &mut Option<String>,
         tell: Tell<'_>,
     ) -> Result<(), HubError> {
-        let rest = (part.length > 0).then(|| Rest { from: part.length, etag: etag.as_deref() });
+        let rest = (part.length > 0).then_some(Rest { from: part.length, etag: etag.as_deref() });
         let mut answer = self.repository.open(self.commit, self.file, rest).await?;
         match answer.status() {
             206 if continues(&answer, part.length, self.remote.size) => {}

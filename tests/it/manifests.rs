@@ -96,7 +96,13 @@ fn every_shipped_manifest_and_the_styles_are_valid() -> Result<()> {
 fn a_folder_without_a_manifest_gets_the_released_values_and_one_beside_it_counts() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let model = folder.path().join("mine");
-    fs::create_dir(&model)?;
+    for part in ["transformer", "vae", "text_encoder", "text_encoder_2"] {
+        fs::create_dir_all(model.join(part))?;
+        fs::write(model.join(part).join("config.json"), "{}")?;
+    }
+    for part in ["tokenizer", "tokenizer_2", "scheduler"] {
+        fs::create_dir(model.join(part))?;
+    }
     let entry = ModelEntry::find(&model.to_string_lossy())?;
     ensure!(entry.name == "mine" && entry.manifest == Manifest::released()?);
     fs::copy(repository("models/kontext-tiny.toml"), folder.path().join("mine.toml"))?;

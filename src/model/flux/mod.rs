@@ -136,7 +136,7 @@ impl FluxTransformer {
         // Only the targets' tokens are predicted; the references have done their part.
         let x = match self.transformer_blocks.split_first() {
             Some((first, others)) if sequences.iter().any(|s| s.cache.is_some()) => {
-                self.cached(first, others, sequences, img, txt, &temb, &packing)?
+                self.cached(first, others, sequences, img, &txt, &temb, &packing)?
             }
             _ => packing.targets(&self.blocks(
                 &self.transformer_blocks,
@@ -183,12 +183,12 @@ impl FluxTransformer {
         others: &[DoubleBlock],
         sequences: &mut [Sequence<'_>],
         img: Tensor,
-        txt: Tensor,
+        txt: &Tensor,
         temb: &Tensor,
         packing: &Packing,
     ) -> Result<Tensor> {
         let before = img;
-        let (img, txt) = first.forward(&before, &txt, temb, packing)?;
+        let (img, txt) = first.forward(&before, txt, temb, packing)?;
         let heads: Vec<Tensor> = packing
             .spans
             .iter()

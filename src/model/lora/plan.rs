@@ -155,7 +155,7 @@ impl Plan {
         let alpha = group.tensors.remove(&Role::Alpha);
         let scale = match (alpha, rank) {
             (Some(alpha), Some(rank)) => {
-                group.expect(alpha, "one number", |shape| shape.iter().product::<usize>() == 1)?;
+                group.must_be(alpha, "one number", |shape| shape.iter().product::<usize>() == 1)?;
                 Scale::Alpha(alpha.to_owned(), rank)
             }
             (None, Some(rank)) if matches!(form, Form::LowRank { .. }) => {
@@ -274,15 +274,15 @@ impl Group<'_> {
 
     fn factor(&mut self, whole: Role, parts: [Role; 2]) -> Result<Option<Factor>, LoraError> {
         if let Some([name]) = self.take([whole]) {
-            self.expect(&name, "rows and columns", is_matrix)?;
+            self.must_be(&name, "rows and columns", is_matrix)?;
             let shape = [self.shape(&name)[0], self.shape(&name)[1]];
             return Ok(Some(Factor { shape, tensors: vec![name], rank: None }));
         }
         let Some([left, right]) = self.take(parts) else { return Ok(None) };
-        self.expect(&left, "rows and columns", is_matrix)?;
+        self.must_be(&left, "rows and columns", is_matrix)?;
         let [rows, rank] = [self.shape(&left)[0], self.shape(&left)[1]];
         let columns = self.shape(&right).last().copied().unwrap_or(0);
-        self.expect(&right, &format!("{rank} rows"), |s| is_matrix(s) && s[0] == rank)?;
+        self.must_be(&right, &format!("{rank} rows"), |s| is_matrix(s) && s[0] == rank)?;
         let tensors = vec![left, right];
         Ok(Some(Factor { shape: [rows, columns], tensors, rank: Some(rank.max(1)) }))
     }
@@ -312,10 +312,10 @@ impl Group<'_> {
     }
 
     fn expect_sizes(&self, name: &str, sizes: &[usize]) -> Result<(), LoraError> {
-        self.expect(name, &format!("{sizes:?}"), |shape| shape == sizes)
+        self.must_be(name, &format!("{sizes:?}"), |shape| shape == sizes)
     }
 
-    fn expect(
+    fn must_be(
         &self,
         name: &str,
         expected: &str,

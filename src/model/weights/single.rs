@@ -58,7 +58,10 @@ impl TensorFile {
     pub fn open(path: &Path) -> Result<Self, LoadError> {
         let name = PathBuf::from(path.file_name().unwrap_or_default());
         let io = |source| LoadError::Io { path: name.clone(), source };
-        let bad = |reason: String| LoadError::Format { path: name.clone(), reason };
+        let bad = |reason: String| {
+            let (path, kind) = (name.clone(), "safetensors".to_owned());
+            LoadError::Format { path, kind, reason }
+        };
         let mut file = File::open(path).map_err(io)?;
         let data = file.metadata().map_err(io)?;
         if !data.is_file() || data.len() < LENGTH {

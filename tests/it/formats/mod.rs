@@ -68,6 +68,7 @@ fn velocity(
         time: 0.7,
         guidance: 2.5,
         cache: None,
+        adapters: &[],
     };
     transformer.forward(&mut [sequence])?.pop().context("one sequence")
 }

@@ -62,6 +62,7 @@ fn velocity(source: &Path) -> Result<Tensor> {
         time: input("sigmas")?.to_vec1::<f32>()?[0],
         guidance: 2.5,
         cache: None,
+        adapters: &[],
     };
     let velocity = FluxTransformer::load(&config, &weights)?.forward(&mut [sequence])?;
     velocity.into_iter().next().context("one sequence")

@@ -13,8 +13,8 @@ pub(super) fn quantise(format: Format, values: &[f32]) -> Vec<u8> {
         Format::F8E4M3 => f8(values),
         Format::Q8_0 => blocks(32, q8_0),
         Format::Q6K => blocks(256, q6_k),
-        Format::Q5K => blocks(256, |block| q45_k::<5>(block)),
-        Format::Q4K => blocks(256, |block| q45_k::<4>(block)),
+        Format::Q5K => blocks(256, q45_k::<5>),
+        Format::Q4K => blocks(256, q45_k::<4>),
         other => panic!("{} is not written here", other.name()),
     }
 }

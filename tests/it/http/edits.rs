@@ -99,7 +99,8 @@ async fn what_is_left_open_is_the_models_and_empty_text_of_a_form_and_null_are_l
     let expected = json!({
         "prompt": "make it blue", "style": null, "negative_prompt": null, "true_cfg_scale": 1.0,
         "guidance_scale": 2.5, "num_inference_steps": 4, "seed": null, "width": null,
-        "height": null, "aspect_ratio": null, "max_sequence_length": 32, "step_cache": 0.0, "output_format": "png",
+        "height": null, "aspect_ratio": null, "max_sequence_length": 32, "step_cache": 0.0, "loras": [],
+        "output_format": "png",
         "priority": "interactive", "ephemeral": false,
     });
     for mut job in [bench.submit(&form).await?, bench.post("/api/edits", &body).await?.json()?] {
