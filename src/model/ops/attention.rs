@@ -6,8 +6,9 @@ use super::{Ops, Segment, expect, matrix, output, values};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
-/// Scores that the stock path holds at once, in numbers: 64 MiB of f32.
-const SCORES: usize = 16 << 20;
+/// Scores that the stock path holds at once, in numbers: 16 MiB of f32, several times while they
+/// become weights.
+const SCORES: usize = 4 << 20;
 
 /// Sizes of a head that candle's attention on Metal has kernels for, as its `Sdpa::metal_fwd` says.
 const SDPA_DIMS: [usize; 7] = [32, 64, 72, 80, 96, 128, 256];
