@@ -130,9 +130,12 @@ impl FluxTransformer {
 
         let images: Vec<&Tensor> = sequences.iter().map(|s| s.image).collect();
         let texts: Vec<&Tensor> = sequences.iter().map(|s| s.text).collect();
-        let (img, txt) = (Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?);
-        let img = self.x_embedder.forward_patched(&img, none, &patches.images)?; // (images, dim)
-        let txt = self.context_embedder.forward_patched(&txt, none, &patches.texts)?; // (texts, dim)
+        // Joined inputs are let go at once: blocks need the room.
+        let embed = |layer: &Linear, inputs: &[&Tensor], patches| {
+            layer.forward_patched(&Tensor::cat(inputs, 0)?, none, patches)
+        };
+        let img = embed(&self.x_embedder, &images, &patches.images)?; // (images, dim)
+        let txt = embed(&self.context_embedder, &texts, &patches.texts)?; // (texts, dim)
         // Only the targets' tokens are predicted; the references have done their part.
         let x = match self.transformer_blocks.split_first() {
             Some((first, others)) if sequences.iter().any(|s| s.cache.is_some()) => {
