@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 /// One test at a time: all of the process is counted.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Every phase is the largest of some job.
+/// Every phase but text, which needs little, is the largest of some job.
 const TINY: &[Case] = &[
     Case::new((16, 16), &[], 32),
     Case::new((128, 128), &[], 32),
