@@ -114,7 +114,7 @@ impl Download<'_> {
 
     /// Holds the whole file to what the hub said of it.
     fn finish(&self, part: Part) -> Result<Loaded, HubError> {
-        let found = hex(&part.hash.finalize());
+        let found = format!("{:x}", part.hash.finalize());
         if let Some(expected) = self.remote.sha256.as_ref().filter(|expected| **expected != found) {
             std::fs::remove_file(&part.path).map_err(HubError::io(&part.path))?;
             let (file, expected) = (self.file.to_owned(), expected.clone());
@@ -185,7 +185,7 @@ fn continues(answer: &Answer, from: u64, size: u64) -> bool {
 
 /// Where the part of a file lies: `FILE.DIGEST.part`.
 pub(super) fn part_path(target: &Path, etag: &str) -> PathBuf {
-    let digest: String = hex(&Sha256::digest(etag)).chars().take(12).collect();
+    let digest: String = format!("{:x}", Sha256::digest(etag)).chars().take(12).collect();
     let name = target.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     target.with_file_name(format!("{name}.{digest}.part"))
 }
@@ -247,9 +247,5 @@ pub(super) fn hash(
     if let (Some(out), Some(copy)) = (&out, copy) {
         out.sync_all().map_err(HubError::io(copy))?;
     }
-    Ok((hex(&hash.finalize()), length))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok((format!("{:x}", hash.finalize()), length))
 }

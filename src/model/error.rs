@@ -111,8 +111,7 @@ pub enum LoadError {
     },
     /// A tensor's type is none that can be computed with.
     #[error(
-        "{}: tensor {tensor} has type {found}, expected F32, F16 or BF16, an 8-bit float or a \
-         quantised type of ggml",
+        "{}: tensor {tensor} has type {found}, expected {expected}",
         path.display()
     )]
     Type {
@@ -122,6 +121,8 @@ pub enum LoadError {
         tensor: String,
         /// The type in the file.
         found: String,
+        /// The types that are read there.
+        expected: &'static str,
     },
     /// The files hold tensors that the configuration has no place for.
     #[error(

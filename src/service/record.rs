@@ -12,7 +12,7 @@ use crate::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
-use std::{fmt::Write, str::FromStr};
+use std::str::FromStr;
 
 /// The version that is written, and the newest that is read.
 const VERSION: u32 = 1;
@@ -254,11 +254,7 @@ fn fingerprint(draft: &Draft, terms: &Terms, inputs: &[Input]) -> String {
     let rest = Draft { prompt: None, negative_prompt: None, ..draft.clone() };
     let terms = Terms { idempotency_key: None, ..terms.clone() };
     let hash = Sha256::digest(format!("{prompts:?} {rest:?} {terms:?} {inputs:?}"));
-    hash.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{hash:x}")
 }
 
 /// What has a `Display` and reads it again.

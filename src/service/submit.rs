@@ -78,7 +78,10 @@ impl Inner {
         let pictures = self.receive(uploads).await?;
         let sizes: Vec<Size> = pictures.iter().map(|(_, probe)| probe.size).collect();
         let inputs = pictures.iter().map(|(file, probe)| Input::new(*probe, file.len())).collect();
-        self.scheduler.weigh(&JobShape { params: &params, images: &sizes })?;
+        // With adapters it reads the headers of files that are new.
+        let (scheduler, asked, images) = (self.scheduler.clone(), params.clone(), sizes.clone());
+        let weigh = move || scheduler.weigh(&JobShape { params: &asked, images: &images });
+        blocking(weigh).await??;
         let id = random_id()?;
         let record = Record::new(id, &draft, &params, &terms, &self.model, inputs, now());
         if let Some(known) = self.known(owner, &record, &terms).await? {

@@ -230,6 +230,7 @@ impl Weights {
             path: entry.path().to_owned(),
             tensor: full.clone(),
             found: entry.encoding.to_string(),
+            expected: "F32, F16 or BF16, an 8-bit float or a quantised type of ggml",
         })?;
         if entry.shape != shape {
             return Err(LoadError::Shape {

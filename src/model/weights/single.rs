@@ -5,7 +5,7 @@
 //! checked against the file, and the tensors must fill it one after another.
 
 use super::super::error::LoadError;
-use half::{bf16, f16};
+use darkroom_kernels::quant::{self, Format};
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -114,12 +114,20 @@ impl TensorFile {
     /// # Errors
     /// [`LoadError::Type`].
     pub fn check_type(&self, name: &str) -> Result<(), LoadError> {
-        match self.tensors.get(name) {
-            Some(info) if !["F32", "F16", "BF16"].contains(&info.dtype.as_str()) => {
-                let found = info.dtype.clone();
-                Err(LoadError::Type { path: self.name.clone(), tensor: name.to_owned(), found })
-            }
-            _ => Ok(()),
+        self.tensors.get(name).map_or(Ok(()), |info| self.format(name, info).map(|_| ()))
+    }
+
+    fn format(&self, name: &str, info: &Info) -> Result<Format, LoadError> {
+        match info.dtype.as_str() {
+            "F32" => Ok(Format::F32),
+            "F16" => Ok(Format::F16),
+            "BF16" => Ok(Format::BF16),
+            other => Err(LoadError::Type {
+                path: self.name.clone(),
+                tensor: name.to_owned(),
+                found: other.to_owned(),
+                expected: "F32, F16 or BF16",
+            }),
         }
     }
 
@@ -129,30 +137,26 @@ impl TensorFile {
     /// [`LoadError::Missing`], [`LoadError::Type`], or [`LoadError::Io`] where the file has become
     /// shorter.
     pub fn read(&self, name: &str) -> Result<Vec<f32>, LoadError> {
-        self.check_type(name)?;
         let info = self.tensors.get(name).ok_or_else(|| LoadError::Missing {
             path: self.name.clone(),
             tensor: name.to_owned(),
             expected: Vec::new(),
         })?;
+        let format = self.format(name, info)?;
         let io = |source| LoadError::Io { path: self.name.clone(), source };
         let [from, to] = info.data_offsets;
         let mut file = &self.file;
         file.seek(SeekFrom::Start(self.start + from)).map_err(io)?;
         let mut left = (to - from) as usize;
-        let mut values = Vec::with_capacity(left / width(&info.dtype).max(1));
+        let mut values = Vec::with_capacity(left / format.block_bytes());
         let mut piece = vec![0; PIECE.min(left)];
         while left > 0 {
             let piece = &mut piece[..PIECE.min(left)];
             file.read_exact(piece).map_err(io)?;
             left -= piece.len();
-            match info.dtype.as_str() {
-                "F32" => values.extend(piece.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
-                "F16" => values
-                    .extend(piece.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())),
-                _ => values
-                    .extend(piece.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
-            }
+            let at = values.len();
+            values.resize(at + piece.len() / format.block_bytes(), 0.0);
+            quant::dequantize(format, piece, &mut values[at..]);
         }
         Ok(values)
     }

@@ -1,6 +1,6 @@
 //! Sharing: between users, priorities and sizes, and the bounds of it.
 
-use super::{Bench, ending, ensure_own, is_queued, is_running, job, limits, request, small};
+use super::{Bench, ending, ensure_own, is_queued, is_running, job, limits, mixed, request, small};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     domain::Size,
@@ -52,12 +52,9 @@ fn a_user_who_floods_the_queue_leaves_the_others_their_share() -> Result<()> {
 #[test]
 fn thirty_two_jobs_of_five_sizes_from_four_users_are_packed_and_none_is_mixed_up() -> Result<()> {
     let mut bench = Bench::new(Limits { jobs: 16, ..limits() }, Work::default())?;
-    let sizes = [(32, 32), (48, 32), (64, 64), (16, 80), (96, 48)];
     let mut jobs = Vec::new();
     for seed in 0..32 {
-        let (width, height) = sizes[seed as usize % sizes.len()];
-        let job = job(seed, width, height, 4 + seed as u32 % 3);
-        let user = ["ann", "bob", "cid", "dan"][seed as usize % 4];
+        let (user, job) = mixed(seed);
         jobs.push((bench.submit(user, job.clone())?, job));
     }
     bench.finish()?;

@@ -166,6 +166,13 @@ fn ending(mut handle: JobHandle) -> Result<&'static str> {
     Ok(last)
 }
 
+/// The `seed`th of a mixed load: jobs of five sizes and three lengths, and four users.
+fn mixed(seed: u64) -> (&'static str, Job) {
+    let (width, height) = [(32, 32), (48, 32), (64, 64), (16, 80), (96, 48)][seed as usize % 5];
+    let user = ["ann", "bob", "cid", "dan"][seed as usize % 4];
+    (user, job(seed, width, height, 4 + seed as u32 % 3))
+}
+
 /// Checks that a job gave its own result.
 fn ensure_own(mut handle: JobHandle, job: &Job) -> Result<()> {
     let seed = job.params.seed;

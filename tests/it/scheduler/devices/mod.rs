@@ -3,7 +3,7 @@
 mod outages;
 mod threads;
 
-use super::{ending, ensure_own, factory, is_queued, job, limits, request, small};
+use super::{ending, ensure_own, factory, is_queued, job, limits, mixed, request, small};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     domain::Pixels,
@@ -105,12 +105,9 @@ impl Fleet {
 #[test]
 fn two_engines_serve_a_mixed_load_and_each_job_is_done_once() -> Result<()> {
     let mut fleet = Fleet::two()?;
-    let sizes = [(32, 32), (48, 32), (64, 64), (16, 80), (96, 48)];
     let mut jobs = Vec::new();
     for seed in 0..40 {
-        let (width, height) = sizes[seed as usize % sizes.len()];
-        let job = job(seed, width, height, 4 + seed as u32 % 3);
-        let user = ["ann", "bob", "cid", "dan"][seed as usize % 4];
+        let (user, job) = mixed(seed);
         jobs.push((fleet.submit(user, job.clone())?, job));
     }
     fleet.finish()?;
