@@ -164,9 +164,10 @@ def rest(folder):
 def manifest(folder):
     """The released model's, with these files and references of the result's size."""
     text = (HERE / "models/flux1-kontext-dev.toml").read_text()
+    text = text[:text.index("# Where `darkroom pull`")]
+    text = text.replace('reference_size = "preferred"', 'reference_size = "output"')
     for part, file in (("transformer", "transformer.gguf"), ("text_encoder_2", "t5.gguf")):
         text = re.sub(rf"(?m)^{part} = .*$", f'{part} = {{ path = "{file}", format = "file" }}', text)
-    text = text.replace('reference_size = "preferred"', 'reference_size = "output"')
     folder.with_suffix(".toml").write_text(text)
 
 

@@ -1,9 +1,17 @@
 //! Which device computes, and in which precision.
 
-use super::AppError;
-use crate::{config::ModelSettings, domain::ParamError, model::weights::Target};
+use super::{AppError, machine};
+use crate::{
+    config::{ModelSettings, Settings},
+    domain::ParamError,
+    model::weights::Target,
+    pipeline::Room,
+};
 use candle_core::{DType, Device};
 use std::str::FromStr;
+
+/// Bytes of a device that does not tell.
+const UNKNOWN: u64 = 16 << 30;
 
 /// A device as a person names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,8 +131,26 @@ impl Compute {
         Self::open(device.parse()?, precision)
     }
 
-    pub(super) fn is_cpu(&self) -> bool {
-        self.target.device.is_cpu()
+    /// The memory that one of `engines` engines on this device can have.
+    pub(super) fn room(&self, settings: &Settings, engines: usize) -> Room {
+        let (total, free) = self.memory().unwrap_or((UNKNOWN, UNKNOWN));
+        let jobs = settings.scheduler.memory;
+        let room = Room { total, free, budget: settings.memory.budget, jobs };
+        // Several on a CPU share it; of GPUs each has its own.
+        if self.target.device.is_cpu() { room.split(engines as u64) } else { room }
+    }
+
+    /// Bytes that the device has, and of them those that are free, where it tells.
+    fn memory(&self) -> Option<(u64, u64)> {
+        match &self.target.device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+                Some((total as u64, free as u64))
+            }
+            Device::Cpu => machine::memory(),
+            _ => None,
+        }
     }
 
     /// The device's name.

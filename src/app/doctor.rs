@@ -4,13 +4,18 @@
 use super::{
     AppError, Catalog, Compute, DEFAULT_MODEL, ModelEntry,
     fit::{Fit, fits},
-    machine::{Machine, cards, free, gib, nvidia_driver},
+    machine::{Machine, cards, free, nvidia_driver},
     models::{ModelState, list},
     process,
 };
 use crate::{
     config::{Manifest, Settings},
-    model::ops::instruction_set,
+    domain::Bytes,
+    model::{
+        ops::instruction_set,
+        weights::{Part, Placement},
+    },
+    pipeline::{Checkpoint, Usual},
 };
 use std::path::Path;
 
@@ -116,7 +121,7 @@ fn card() -> Check {
     let built = cfg!(any(feature = "cuda", feature = "metal"));
     let driver = nvidia_driver();
     let found: Vec<String> =
-        cards().into_iter().map(|(name, bytes)| format!("{name} with {}", gib(bytes))).collect();
+        cards().into_iter().map(|(name, bytes)| format!("{name} with {}", Bytes(bytes))).collect();
     match (driver, built) {
         (None, true) if cfg!(feature = "cuda") => {
             let remedy = "install NVIDIA's driver, or use a build without the feature cuda";
@@ -151,11 +156,13 @@ fn processor(machine: &Machine) -> Check {
 
 fn memory(machine: &Machine) -> Check {
     let unknown = || "unknown".to_owned();
-    let total = machine.memory.map_or_else(unknown, gib);
-    let free = machine.available.map_or_else(unknown, gib);
-    let limit = machine.limit.map(|limit| format!(", limited by the container to {}", gib(limit)));
+    let show = |bytes| Bytes(bytes).to_string();
+    let total = machine.memory.map_or_else(unknown, show);
+    let free = machine.available.map_or_else(unknown, show);
+    let limit =
+        machine.limit.map(|limit| format!(", limited by the container to {}", Bytes(limit)));
     let found = format!("{total}, of which {free} are free{}", limit.unwrap_or_default());
-    match machine.available.min(machine.limit.or(machine.available)) {
+    match machine.available {
         Some(free) if free < 1 << 30 => warn("memory", found, "end other programs, or add memory"),
         _ => ok("memory", found),
     }
@@ -203,29 +210,48 @@ fn disk(name: &'static str, folder: &Path, what: &str) -> Check {
     }
     match free(folder) {
         Some(free) if free < NEARLY_FULL => {
-            let found = format!("{what} {shown}, where {} are free", gib(free));
+            let found = format!("{what} {shown}, where {} are free", Bytes(free));
             warn(name, found, "make room on that disk")
         }
         free => {
-            let free = free.map_or_else(|| "an unknown size".to_owned(), gib);
+            let free =
+                free.map_or_else(|| "an unknown size".to_owned(), |free| Bytes(free).to_string());
             ok(name, format!("{what} {shown}, where {free} are free"))
         }
     }
 }
 
-/// The model that a server would run.
+/// The model that a server would run, and where its weights would be.
 fn selected(settings: &Settings) -> Check {
     let name = &settings.model.name;
-    match ModelEntry::find(name) {
-        Ok(model) => ok("model.name", format!("{name} is here, {}", gib(model.bytes()))),
-        Err(error) => {
-            let remedy = match &error {
-                AppError::NotInstalled { name, .. } => format!("darkroom pull {name}"),
-                _ => format!("set model.name to a model that is here, such as {DEFAULT_MODEL}"),
-            };
-            bad("model.name", error.to_string(), remedy)
-        }
+    let remedy = |error: &AppError| match error {
+        AppError::NotInstalled { name, .. } => format!("darkroom pull {name}"),
+        AppError::Memory(_) => "take a variant of smaller weights, or more memory".to_owned(),
+        _ => format!("set model.name to a model that is here, such as {DEFAULT_MODEL}"),
+    };
+    let planned = || {
+        let model = ModelEntry::find(name)?;
+        // A device that is not there is a finding of its own.
+        let Ok(compute) = Compute::of(&settings.model) else { return Ok((model.bytes(), None)) };
+        let checkpoint = Checkpoint::open(&model.folder, &model.manifest, &compute.target)?;
+        let plan = checkpoint.plan(compute.room(settings, settings.model.devices.len()))?;
+        Ok((model.bytes(), Some(plan)))
+    };
+    let (bytes, plan) = match planned() {
+        Ok(planned) => planned,
+        Err(error) => return bad("model.name", format!("{name}: {error}"), remedy(&error)),
+    };
+    let here = format!("{name} is here, {}", Bytes(bytes));
+    let Some(plan) = plan else { return ok("model.name", here) };
+    let Usual { size, bytes: job } = plan.usual;
+    let peak = Bytes(plan.peak(job));
+    let found = format!("{here}: {plan}; {peak} with an edit of {size}");
+    if plan.placement(Part::Transformer) == Placement::Streamed {
+        let remedy = "it is read anew in each step: add memory, raise memory.budget, or take a \
+                      variant of smaller weights";
+        return warn("model.name", found, remedy);
     }
+    ok("model.name", found)
 }
 
 /// What was pulled, and what is missing of it.
@@ -237,7 +263,7 @@ fn pulled() -> Vec<Check> {
         }
     };
     let checks = listed.into_iter().filter_map(|model| {
-        let found = format!("{} {}, {}", model.name, model.variant, gib(model.bytes));
+        let found = format!("{} {}, {}", model.name, model.variant, Bytes(model.bytes));
         match model.state {
             ModelState::Pulled => Some(ok("pulled", found)),
             ModelState::Incomplete => {
@@ -264,7 +290,7 @@ fn fitting(name: &str, manifest: &Manifest, machine: &Machine) -> Check {
     for variant in &manifest.variants {
         match fits(manifest, variant, machine) {
             Fit::Yes | Fit::Unknown => yes.push(variant.name.clone()),
-            Fit::No(needed) => no.push(format!("{} (needs {})", variant.name, gib(needed))),
+            Fit::No(needed) => no.push(format!("{} (needs {})", variant.name, Bytes(needed))),
         }
     }
     let not = if no.is_empty() { String::new() } else { format!("; not {}", no.join(", ")) };

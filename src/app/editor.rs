@@ -2,9 +2,10 @@
 
 use super::{AppError, Catalog, Compute, ModelEntry};
 use crate::{
-    domain::{Pixels, Size},
-    engine::{Engine, EngineError, Job, Phase, Progress, Slot},
-    pipeline::{LoraShelf, Pipeline, Trace},
+    config::Settings,
+    domain::{ParamError, Pixels, Size},
+    engine::{Engine, EngineError, Job, JobShape, Phase, Progress, Slot},
+    pipeline::{Checkpoint, LoraShelf, Pipeline, Plan, Trace},
 };
 use std::{
     path::Path,
@@ -51,25 +52,44 @@ pub struct Edited {
 #[derive(Debug)]
 pub struct Editor {
     pipeline: Pipeline,
+    plan: Plan,
     shelf: Arc<LoraShelf>,
 }
 
 impl Editor {
-    /// Loads a model, telling `on_part` what is loaded next.
+    /// Loads a model into the memory that the settings allow, telling `on_part` what is loaded next.
     ///
     /// # Errors
-    /// [`AppError::Load`].
+    /// [`AppError::Load`], [`AppError::Memory`].
     pub fn load(
         model: &ModelEntry,
         compute: &Compute,
+        settings: &Settings,
         on_part: impl FnMut(&str),
     ) -> Result<Self, AppError> {
-        let mut pipeline =
-            Pipeline::load(&model.folder, &model.manifest, &compute.target, on_part)?;
+        let checkpoint = Checkpoint::open(&model.folder, &model.manifest, &compute.target)?;
+        let plan = checkpoint.plan(compute.room(settings, 1))?;
+        let mut pipeline = Pipeline::load(&checkpoint, &plan, on_part)?;
         let shelf = Catalog::find().map(|catalog| LoraShelf::new(&catalog.loras()));
         let shelf = Arc::new(shelf.unwrap_or_default());
         pipeline.shelve(Arc::clone(&shelf));
-        Ok(Self { pipeline, shelf })
+        Ok(Self { pipeline, plan, shelf })
+    }
+
+    /// Where the model's weights are.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes that a job will take besides the weights, by prediction.
+    ///
+    /// # Errors
+    /// The first parameter that cannot be used.
+    pub fn predict(&self, job: &Job) -> Result<u64, ParamError> {
+        let size = |image: &Pixels| Size::new(image.width(), image.height());
+        let images: Vec<Size> = job.images.iter().map(size).collect();
+        Ok(self.pipeline.cost(&JobShape { params: &job.params, images: &images })?.most())
     }
 
     /// Lets edits name the adapter in `file`.

@@ -1,7 +1,10 @@
 //! Which variant of a model fits a machine, and why.
 
-use super::machine::{Machine, gib};
-use crate::config::{Manifest, Variant};
+use super::machine::Machine;
+use crate::{
+    config::{Manifest, Variant},
+    domain::Bytes,
+};
 
 /// What a job of one megapixel and the system need beside the weights, in bytes.
 const BESIDE: u64 = 4 << 30;
@@ -47,22 +50,22 @@ pub(super) fn fits(manifest: &Manifest, variant: &Variant, machine: &Machine) ->
 /// The best variant that fits, else the smallest. None where the manifest has no variants.
 pub(super) fn choose<'a>(manifest: &'a Manifest, machine: &Machine) -> Option<Choice<'a>> {
     let place = match (&machine.card, machine.memory) {
-        (Some((name, bytes)), _) => format!("{} of {name}", gib(*bytes)),
-        (None, Some(memory)) => format!("{} of memory", gib(memory)),
+        (Some((name, bytes)), _) => format!("{} of {name}", Bytes(*bytes)),
+        (None, Some(memory)) => format!("{} of memory", Bytes(memory)),
         (None, None) => "memory of unknown size".to_owned(),
     };
-    let weights = |variant| gib(manifest.bytes(variant));
+    let weights = |variant: &Variant| Bytes(manifest.bytes(variant));
     let mut larger = None;
     for variant in &manifest.variants {
         match fits(manifest, variant, machine) {
             Fit::Yes => {
                 let why_not = larger.map(|(larger, needed): (&Variant, u64)| {
-                    format!("; {} would need {}", larger.name, gib(needed))
+                    format!("; {} would need {}", larger.name, Bytes(needed))
                 });
                 let reason = format!(
                     "{} of weights and {} for a job fit in {place}{}",
                     weights(variant),
-                    gib(BESIDE),
+                    Bytes(BESIDE),
                     why_not.unwrap_or_default()
                 );
                 return Some(Choice { variant, reason });

@@ -22,18 +22,25 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn look() -> Self {
-        let total = telemetry::total();
-        let limit = cgroup_limit().filter(|limit| total.is_none_or(|total| *limit < total));
+        let (total, limit) = (telemetry::total(), cgroup_limit());
+        let limit = limit.filter(|limit| total.is_none_or(|total| *limit < total));
         let card = cfg!(feature = "cuda").then(cards).into_iter().flatten().next();
         Self {
             cpu: cpu(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory: limit.or(total),
             limit,
-            available: telemetry::available(),
+            available: memory().map(|(_, free)| free),
             card,
         }
     }
+}
+
+/// Bytes of memory that a process here may have, and of them those that are free.
+pub(super) fn memory() -> Option<(u64, u64)> {
+    let (total, free) = (telemetry::total()?, telemetry::available()?);
+    let limit = cgroup_limit().unwrap_or(u64::MAX);
+    Some((total.min(limit), free.min(limit)))
 }
 
 /// The processor's name on Linux.
@@ -88,12 +95,4 @@ pub(super) fn free(path: &Path) -> Option<u64> {
     let here = path.ancestors().find(|path| path.exists()).filter(|p| !p.as_os_str().is_empty());
     let disk = rustix::fs::statvfs(here.unwrap_or(Path::new("."))).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// Bytes for a person: `33.8 GiB`, and `15 MiB` of what is small.
-pub(super) fn gib(bytes: u64) -> String {
-    if bytes < 1 << 30 {
-        return format!("{} MiB", bytes >> 20);
-    }
-    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }

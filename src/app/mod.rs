@@ -17,6 +17,7 @@ pub use crate::{
     engine::{EngineError, Job, Progress},
     hub::{Event, Finding, Lock, Removed, Work},
     imaging::{ImagingError, OutputFormat},
+    pipeline::Usual,
     service::{Draft, DraftError},
     store::SalvageReport,
 };
@@ -36,6 +37,7 @@ use crate::{
     hub::HubError,
     imaging,
     model::LoadError,
+    pipeline::TooSmall,
     scheduler::StartError,
     store::StoreError,
 };
@@ -56,6 +58,9 @@ pub enum AppError {
     /// The model's files cannot be used.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The model does not fit into the memory that it may have.
+    #[error(transparent)]
+    Memory(#[from] TooSmall),
     /// No folder with manifests was found.
     #[error(
         "no folder `models` with {DEFAULT_MODEL}.toml in {}, nor beside the program: run from the \

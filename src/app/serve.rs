@@ -12,19 +12,16 @@ use crate::{
     config::{Blobs, Settings, TlsMode},
     http::{self, Fingerprint, Refused, Server, ServerOptions, Tls},
     imaging,
-    pipeline::{Listed, LoraShelf, Pipeline},
+    pipeline::{Checkpoint, Listed, LoraShelf, Pipeline, Plan},
     scheduler::{self, BuildError, Factory, Limits, Scheduler, SystemClock},
     service::{ModelName, Options, Parts, Service},
     store::{self, BlobMode, SledStore, SweepReport},
-    telemetry,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long connections may take to end once all jobs have.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// Bytes that jobs may take on a GPU where nobody says how many.
-const GPU_MEMORY: u64 = 8 << 30;
 /// Ended jobs that the scheduler itself remembers; the service remembers its own.
 const REMEMBERED: usize = 64;
 
@@ -55,10 +52,8 @@ pub struct Report {
     pub model: ModelName,
     /// What computes, and in which precision.
     pub compute: String,
-    /// Bytes that the process has with its model loaded, where the system tells.
-    pub resident: Option<u64>,
-    /// Bytes that all jobs together may take.
-    pub jobs: u64,
+    /// Where the weights are and what jobs may take, for each device.
+    pub plans: Vec<Plan>,
     /// Bytes that all inputs together may take.
     pub inputs: u64,
     /// Where results are stored.
@@ -82,12 +77,17 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
     let styles = catalog.styles()?;
     let devices = Compute::all(&settings.model)?;
     let (store, sweep) = SledStore::open(store_options(settings))?;
-    let memory = settings.scheduler.memory.unwrap_or_else(|| memory(&model, &devices));
     tell(Notice::Loading(&model.name));
+    let engines = devices.iter().map(|compute| {
+        let checkpoint = Checkpoint::open(&model.folder, &model.manifest, &compute.target)?;
+        let plan = checkpoint.plan(compute.room(settings, devices.len()))?;
+        Ok((checkpoint, plan))
+    });
+    let engines = engines.collect::<Result<Vec<_>, AppError>>()?;
     // One for each device: what is in a device's memory is of no use to another.
     let shelf = || Arc::new(LoraShelf::new(&catalog.loras()));
     let shelves: Vec<Arc<LoraShelf>> = devices.iter().map(|_| shelf()).collect();
-    let scheduler = scheduler(settings, &model, &devices, memory, &shelves)?;
+    let scheduler = scheduler(settings, &devices, &engines, &shelves)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(AppError::Runtime)?;
@@ -114,8 +114,7 @@ pub fn serve(settings: &Settings, mut tell: impl FnMut(Notice<'_>)) -> Result<()
             fingerprint: server.fingerprint(),
             model: name,
             compute: shown(&devices, |device| device.to_string()),
-            resident: telemetry::resident(),
-            jobs: memory.saturating_mul(devices.len() as u64),
+            plans: engines.into_iter().map(|(_, plan)| plan).collect(),
             inputs: settings.limits.input_memory,
             store: settings.store.path.clone(),
             sealer,
@@ -165,9 +164,8 @@ impl Stop {
 
 fn scheduler(
     settings: &Settings,
-    model: &ModelEntry,
     devices: &[Compute],
-    memory: u64,
+    engines: &[(Checkpoint, Plan)],
     shelves: &[Arc<LoraShelf>],
 ) -> Result<Scheduler, AppError> {
     let of = &settings.scheduler;
@@ -175,23 +173,26 @@ fn scheduler(
         jobs: of.jobs,
         jobs_per_user: of.jobs_per_user,
         tokens: of.tokens,
-        memory,
+        // A limit for all: a job must fit wherever it goes.
+        memory: engines.iter().map(|(_, plan)| plan.jobs).min().unwrap_or_default(),
         waiting: of.queue,
         patience: of.patience,
         remembered: REMEMBERED,
     };
-    let engine = |(compute, shelf): (&Compute, &Arc<LoraShelf>)| {
-        let (folder, manifest) = (model.folder.clone(), model.manifest.clone());
-        let (target, shelf) = (compute.target.clone(), Arc::clone(shelf));
-        let factory = Box::new(move || {
-            let pipeline = Pipeline::load(&folder, &manifest, &target, |_| {});
-            let mut pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
-            pipeline.shelve(Arc::clone(&shelf));
-            Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
-        }) as Factory;
-        (compute.device().to_owned(), factory)
-    };
-    let engines = devices.iter().zip(shelves).map(engine).collect();
+    let engine =
+        |((compute, (checkpoint, plan)), shelf): ((&Compute, &(_, _)), &Arc<LoraShelf>)| {
+            let (checkpoint, plan): (Checkpoint, Plan) =
+                (Clone::clone(checkpoint), Plan::clone(plan));
+            let shelf = Arc::clone(shelf);
+            let factory = Box::new(move || {
+                let pipeline = Pipeline::load(&checkpoint, &plan, |_| {});
+                let mut pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+                pipeline.shelve(Arc::clone(&shelf));
+                Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
+            }) as Factory;
+            (compute.device().to_owned(), factory)
+        };
+    let engines = devices.iter().zip(engines).zip(shelves).map(engine).collect();
     Ok(scheduler::spawn_all(engines, limits, Arc::new(SystemClock::start()))?)
 }
 
@@ -223,19 +224,6 @@ fn loras(shelf: Arc<LoraShelf>) -> http::Loras {
         };
         shelf.list().into_iter().map(entry).collect()
     }))
-}
-
-/// Bytes that the jobs of a device may take where nobody says how many: of a CPU half of what is free
-/// besides the model, so that the machine goes on as before. Engines on it share that, and each has the
-/// model for itself.
-fn memory(model: &ModelEntry, devices: &[Compute]) -> u64 {
-    if devices.iter().any(|device| !device.is_cpu()) {
-        return GPU_MEMORY;
-    }
-    let engines = devices.len().max(1) as u64;
-    let models = model.bytes().saturating_mul(engines);
-    let free = telemetry::available().unwrap_or(GPU_MEMORY).saturating_sub(models);
-    (free / 2 / engines).max(64 << 20)
 }
 
 /// How the settings open the store.

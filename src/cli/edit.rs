@@ -4,7 +4,7 @@ use super::{CliError, files, lora::LoraArg, progress::Bars, progress::seconds};
 use crate::{
     app::{Catalog, Compute, Draft, Editor, Job, ModelEntry, OutputFormat, decode, encode},
     config::{ModelSettings, Settings},
-    domain::{AspectRatio, ParamError, Prompt, ReferenceMethod, Size},
+    domain::{AspectRatio, Bytes, ParamError, Prompt, ReferenceMethod, Size},
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -129,7 +129,7 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
     })?;
 
     let mut bars = Bars::new(args.quiet);
-    let mut editor = Editor::load(&model, &compute, |part| bars.loading(part))?;
+    let mut editor = Editor::load(&model, &compute, settings, |part| bars.loading(part))?;
     for LoraArg { lora, file } in args.loras() {
         if let Some(file) = file {
             editor.put_lora(&lora.name, &file);
@@ -138,6 +138,8 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
     let (seed, steps) = (params.seed, params.num_inference_steps);
     let length = params.max_sequence_length;
     let job = Job { params, images };
+    let memory = admit(&editor, &job, settings)?;
+    bars.note(&format!("memory: {memory}"));
     let result =
         editor.edit(job, args.dump.is_some(), |stage, progress| bars.update(stage, progress));
     bars.finish();
@@ -156,6 +158,9 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
     }
     if args.quiet {
         return Ok(());
+    }
+    if !bars.noted() {
+        eprintln!("memory: {memory}");
     }
     if edited.prompt_was_cut {
         eprintln!("note: the prompt is longer than {length} tokens, its end was left out");
@@ -179,6 +184,19 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
         model.name,
     );
     Ok(())
+}
+
+/// What the edit will take, in words.
+///
+/// # Errors
+/// [`CliError::Memory`] where that is more than a budget leaves.
+fn admit(editor: &Editor, job: &Job, settings: &Settings) -> Result<String, CliError> {
+    let (plan, bytes) = (editor.plan(), editor.predict(job)?);
+    let peak = plan.peak(bytes);
+    if settings.memory.budget.is_some() && bytes > plan.jobs {
+        return Err(CliError::Memory { job: bytes, left: plan.jobs });
+    }
+    Ok(format!("{} at its peak; {plan}", Bytes(peak)))
 }
 
 impl EditArgs {

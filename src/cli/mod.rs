@@ -15,7 +15,7 @@ mod transfer;
 use crate::{
     app::{AppError, DraftError, EngineError, ImagingError, start_log},
     config::{ConfigError, Settings},
-    domain::ParamError,
+    domain::{Bytes, ParamError},
 };
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -73,6 +73,11 @@ enum CliError {
     Draft(#[from] DraftError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(
+        "this edit takes {}, and memory.budget leaves {} for it: make it smaller, or raise the budget",
+        Bytes(*job), Bytes(*left)
+    )]
+    Memory { job: u64, left: u64 },
     #[error("cannot read {name}: {source}")]
     Read { name: String, source: std::io::Error },
     #[error("{name}: {source}")]

@@ -1,9 +1,11 @@
 //! `darkroom models`: what is here, whether it is whole, and away with it.
 
 use super::{CliError, transfer::Bars};
-use crate::app::{Finding, Listed, ModelState, list, removable, remove, verify};
+use crate::{
+    app::{Finding, Listed, ModelState, list, removable, remove, verify},
+    domain::Bytes,
+};
 use clap::Subcommand;
-use indicatif::HumanBytes;
 use std::io::{BufRead, IsTerminal, Write};
 
 /// What is done with models.
@@ -63,7 +65,7 @@ fn row(model: &Listed) -> [String; 6] {
     };
     let size = match model.bytes {
         0 => "-".to_owned(),
-        bytes => HumanBytes(bytes).to_string(),
+        bytes => Bytes(bytes).to_string(),
     };
     let checked = match model.recorded {
         Some((files, vouched)) if files == vouched => format!("all {files} files"),
@@ -104,7 +106,7 @@ fn take_away(name: &str, yes: bool) -> Result<(), CliError> {
         if !std::io::stdin().is_terminal() {
             return Err(CliError::NotAsked);
         }
-        eprint!("remove {files} files of {name}, {}? [y/N] ", HumanBytes(bytes));
+        eprint!("remove {files} files of {name}, {}? [y/N] ", Bytes(bytes));
         let mut answer = String::new();
         let read = std::io::stdin().lock().read_line(&mut answer);
         read.map_err(|source| CliError::Read { name: "standard input".to_owned(), source })?;
@@ -116,6 +118,6 @@ fn take_away(name: &str, yes: bool) -> Result<(), CliError> {
     let removed = remove(name)?;
     let kept =
         if removed.kept { "; its folder stays, with what pull did not put there" } else { "" };
-    eprintln!("{name}: {} files are gone, {}{kept}", removed.files, HumanBytes(removed.bytes));
+    eprintln!("{name}: {} files are gone, {}{kept}", removed.files, Bytes(removed.bytes));
     Ok(())
 }

@@ -2,11 +2,15 @@
 
 use crate::app::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::time::{Duration, Instant};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 /// The bar of the stage at hand.
 pub(super) struct Bars {
     quiet: bool,
+    noted: bool,
     stage: Option<Stage>,
     bar: ProgressBar,
     /// When the stage began: for steps, the end of the first step, since that one warms up.
@@ -15,7 +19,8 @@ pub(super) struct Bars {
 
 impl Bars {
     pub(super) fn new(quiet: bool) -> Self {
-        Self { quiet, stage: None, bar: ProgressBar::hidden(), since: Instant::now() }
+        let (bar, since) = (ProgressBar::hidden(), Instant::now());
+        Self { quiet, noted: false, stage: None, bar, since }
     }
 
     /// Says what is being loaded.
@@ -27,6 +32,20 @@ impl Bars {
             self.bar.set_prefix("loading");
         }
         self.bar.set_message(part.to_owned());
+    }
+
+    /// Says something at once to a person who watches.
+    pub(super) fn note(&mut self, text: &str) {
+        self.bar.finish_and_clear();
+        self.noted = !self.quiet && std::io::stderr().is_terminal();
+        if self.noted {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Whether somebody was there to read that.
+    pub(super) fn noted(&self) -> bool {
+        self.noted
     }
 
     /// Shows how far the edit is.

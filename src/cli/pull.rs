@@ -1,7 +1,10 @@
 //! `darkroom pull`: a model from the hub or from a folder.
 
 use super::{CliError, transfer::Bars};
-use crate::app::{Plan, PullRequest, pull};
+use crate::{
+    app::{Plan, PullRequest, pull},
+    domain::Bytes,
+};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -58,7 +61,7 @@ pub(super) fn run(args: &PullArgs) -> Result<(), CliError> {
     bars.clear();
     let lock = lock?;
     let (files, vouched) = (lock.files.len(), lock.vouched());
-    let size = indicatif::HumanBytes(lock.bytes());
+    let size = Bytes(lock.bytes());
     eprintln!(
         "{name} is complete: {files} files, {size}; the hub vouched for {vouched} of them, the others \
          are recorded as they came"

@@ -2,10 +2,10 @@
 
 use super::CliError;
 use crate::{
-    app::{Notice, Report, serve},
+    app::{Notice, Report, Usual, serve},
     config::Settings,
+    domain::Bytes,
 };
-use indicatif::HumanBytes;
 
 pub(super) fn run(settings: &Settings) -> Result<(), CliError> {
     serve(settings, |notice| match notice {
@@ -28,13 +28,17 @@ fn ready(report: &Report) {
         eprintln!("  certificate  SHA-256 {fingerprint}");
     }
     eprintln!("  model        {} on {compute}", model.full());
-    let now = report.resident.map(|bytes| format!("{} now, ", HumanBytes(bytes)));
-    eprintln!(
-        "  memory       {}up to {} more for jobs and {} for inputs",
-        now.unwrap_or_default(),
-        HumanBytes(report.jobs),
-        HumanBytes(report.inputs),
-    );
+    for plan in &report.plans {
+        eprintln!("  weights      {plan}");
+        let Usual { size, bytes } = plan.usual;
+        eprintln!(
+            "  memory       {} without jobs, {} with one of {size}, {} for all jobs",
+            Bytes(plan.weights),
+            Bytes(plan.peak(bytes)),
+            Bytes(plan.jobs),
+        );
+    }
+    eprintln!("               {} for inputs", Bytes(report.inputs));
     eprintln!("  results      {}, {sealer}: {}", store.display(), report.sweep);
     eprintln!("  inputs       in memory only, gone when their job ends");
     if !report.swap.is_empty() {

@@ -1,7 +1,10 @@
 //! Progress of files that come and go: a bar on a terminal, a line now and then where there is none.
 
-use crate::app::{Event, Work};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use crate::{
+    app::{Event, Work},
+    domain::Bytes,
+};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::IsTerminal,
     time::{Duration, Instant},
@@ -35,7 +38,7 @@ impl Bars {
         match event {
             Event::Plan { files, present, bytes } => {
                 let here = if present > 0 { &format!(", {present} are here") } else { "" };
-                self.line(&format!("{files} files{here}, {} to come", HumanBytes(bytes)));
+                self.line(&format!("{files} files{here}, {} to come", Bytes(bytes)));
             }
             Event::File { path, size, work } => self.begin(path, size, work),
             Event::At(bytes) => self.at(bytes),
@@ -59,7 +62,7 @@ impl Bars {
         };
         (self.file, self.size, self.told) = (path.to_owned(), size, Instant::now());
         if !self.terminal {
-            eprintln!("{verb} {path}, {}", HumanBytes(size));
+            eprintln!("{verb} {path}, {}", Bytes(size));
             return;
         }
         self.bar = ProgressBar::new(size);
@@ -76,7 +79,7 @@ impl Bars {
         if !self.terminal && self.told.elapsed() >= EVERY {
             self.told = Instant::now();
             let percent = 100 * bytes / self.size.max(1);
-            eprintln!("  {} of {}, {percent} %", HumanBytes(bytes), HumanBytes(self.size));
+            eprintln!("  {} of {}, {percent} %", Bytes(bytes), Bytes(self.size));
         }
     }
 

@@ -13,8 +13,8 @@ pub use manifest::{
     Component, Components, Defaults, FILE, Manifest, Preview, ReferenceSize, Sizing,
 };
 pub use settings::{
-    Blobs, JobSettings, LimitSettings, ModelSettings, OutboundSettings, SchedulerSettings,
-    ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings, units,
+    Blobs, JobSettings, LimitSettings, MemorySettings, ModelSettings, OutboundSettings,
+    SchedulerSettings, ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings, units,
 };
 pub use styles::{Style, Styles};
 pub use variant::{Part, Source, Variant, is_repository, is_revision};

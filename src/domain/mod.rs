@@ -1,5 +1,6 @@
 //! Plain types that every layer shares: no I/O, no tensors, no HTTP.
 
+mod bytes;
 mod edit;
 mod id;
 mod lora;
@@ -7,6 +8,7 @@ mod pixels;
 mod secret;
 mod size;
 
+pub use bytes::Bytes;
 pub use edit::{AspectRatio, EditParams, ParamError, Prompt, ReferenceMethod};
 pub use id::{ObjectId, OwnerId, ParseIdError};
 pub use lora::Lora;

@@ -149,15 +149,3 @@ pub(super) fn shown(text: &str) -> String {
     let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     line.take(200).collect::<String>().trim().to_owned()
 }
-
-/// Bytes for a message: `33.8 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let (scale, unit) =
-        units.into_iter().find(|(scale, _)| bytes >= *scale).unwrap_or((1, "bytes"));
-    if scale == 1 {
-        format!("{bytes} bytes")
-    } else {
-        format!("{:.1} {unit}", bytes as f64 / scale as f64)
-    }
-}

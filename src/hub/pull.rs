@@ -5,13 +5,14 @@ use super::{
     Checked, Event, HubError, Lock, Record, Tell, Token, Work,
     client::Client,
     download::{Download, Loaded, hash, loaded, part_path, put, remove_parts},
-    error::{shown, size},
+    error::shown,
     lock::Guard,
     path::target,
     patience::Patience,
     repository::{Listing, Remote, Repository},
     select::{part, whole},
 };
+use crate::domain::Bytes;
 use hf_hub::{Cache, Repo, RepoType};
 use hyper::Uri;
 use std::{
@@ -368,6 +369,6 @@ pub(super) fn room(folder: &Path, bytes: u64) -> Result<(), HubError> {
     if bytes == 0 || free >= bytes.saturating_add(SPARE) {
         return Ok(());
     }
-    let (needed, free) = (size(bytes.saturating_add(SPARE)), size(free));
+    let (needed, free) = (Bytes(bytes.saturating_add(SPARE)).to_string(), Bytes(free).to_string());
     Err(HubError::Space { folder: folder.to_owned(), needed, free })
 }

@@ -7,22 +7,22 @@
 use super::{
     error::LoadError,
     ops::{Activation, Linear, Patches, Weighted},
-    weights::{ConfigFile, Weights},
+    weights::{ConfigFile, Stored, Weights},
 };
 use candle_core::{D, DType, Result, Tensor, bail};
-use candle_nn::{Embedding, LayerNorm, Module};
+use candle_nn::{LayerNorm, Module};
 
 /// The encoder with its weights.
 #[derive(Debug)]
 pub struct ClipTextEncoder {
-    token_embedding: Embedding,
+    /// [vocab_size, hidden_size], of which a prompt's rows are read from the file.
+    token_embedding: Stored,
     position_embedding: Tensor,
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
     heads: usize,
     hidden: usize,
     positions: usize,
-    vocabulary: usize,
     eos_token_id: u32,
 }
 
@@ -81,9 +81,10 @@ impl ClipTextEncoder {
             })
         };
         let embeddings = w.pp("embeddings");
-        let tokens = embeddings.tensor("token_embedding.weight", &[vocabulary, hidden])?;
         let encoder = Self {
-            token_embedding: Embedding::new(tokens, hidden),
+            token_embedding: embeddings
+                .pp("token_embedding")
+                .stored("weight", vocabulary, hidden)?,
             position_embedding: embeddings
                 .tensor("position_embedding.weight", &[positions, hidden])?,
             layers: (0..config.size("num_hidden_layers")?)
@@ -93,7 +94,6 @@ impl ClipTextEncoder {
             heads,
             hidden,
             positions,
-            vocabulary,
             eos_token_id: config.size_or("eos_token_id", 2)? as u32,
         };
         weights.finish()?;
@@ -125,12 +125,17 @@ impl ClipTextEncoder {
     /// Where an id is outside the vocabulary, there are too many, or the device fails.
     pub fn pooled(&self, ids: &[u32], adapters: &[Weighted]) -> Result<Tensor> {
         let n = ids.len();
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocabulary) {
-            bail!("CLIP's tokenizer gave id {id}, its model knows {} ids", self.vocabulary);
-        }
+        let Some(rows) = self.token_embedding.rows(ids) else {
+            let id = ids.iter().max().copied().unwrap_or_default();
+            bail!(
+                "CLIP's tokenizer gave id {id}, its model knows {} ids",
+                self.token_embedding.n()
+            );
+        };
         let device = self.position_embedding.device();
-        let x = self.token_embedding.forward(&Tensor::new(ids, device)?)?;
-        let mut x = (x + self.position_embedding.narrow(0, 0, n)?)?; // (n, hidden)
+        let x = Tensor::from_vec(rows, (n, self.hidden), device)?;
+        let mut x = (x.to_dtype(self.position_embedding.dtype())?
+            + self.position_embedding.narrow(0, 0, n)?)?; // (n, hidden)
         let mask: Vec<f32> = (0..n)
             .flat_map(|row| (0..n).map(move |key| if key > row { f32::NEG_INFINITY } else { 0.0 }))
             .collect();

@@ -5,6 +5,8 @@
 //! of its four phases: text, pictures, steps, decoding. Each phase's peak is counted from the code,
 //! tensor by tensor; `tests/memory` holds the counts against what is really allocated on a CPU.
 //! What candle's operations on a GPU allocate besides is not in them.
+//! Where a pass of the VAE over the whole of a picture would take more than the plan allows, it goes in
+//! tiles; that is decided here, by sizes alone.
 //!
 //! `memory` is what a job holds before its first slice or in a step, whichever is more: a step's
 //! activations grow with the tokens of its batch, so what jobs take together is at most the sum of
@@ -13,14 +15,19 @@
 use super::{
     MAX_IMAGES,
     loras::{Load, LoraShelf},
-    parts::Parts,
-    sizes::Sizes,
+    memory::Usual,
+    sizes::{Sizes, nearest},
 };
 use crate::{
     config::Sizing,
     domain::{EditParams, ParamError, Size},
     engine::{Cost, CostModel, JobShape},
-    model::{flux::FluxConfig, ops::DELTA_ROWS, t5::T5Config, vae::VaeConfig},
+    model::{
+        flux::FluxConfig,
+        ops::DELTA_ROWS,
+        t5::T5Config,
+        vae::{Extent, VaeConfig},
+    },
 };
 use std::sync::Arc;
 
@@ -63,6 +70,8 @@ pub(super) struct Costs {
     sizing: Sizing,
     /// Bytes of a number in the type of computation.
     number: f64,
+    /// Bytes that a pass of the VAE over a whole picture may take.
+    whole: f64,
     loras: Arc<LoraShelf>,
 }
 
@@ -81,15 +90,63 @@ pub(super) fn plan(
 }
 
 impl Costs {
-    pub(super) fn of(parts: &Parts) -> Self {
-        Self {
-            flux: parts.transformer.config().clone(),
-            vae: parts.vae.config().clone(),
-            t5: parts.t5.config().clone(),
-            sizing: parts.sizing.clone(),
-            number: parts.target.dtype.size_in_bytes() as f64,
-            loras: Arc::clone(&parts.loras),
+    /// Those of a model, computing with numbers of `number` bytes.
+    pub(super) fn new(
+        flux: FluxConfig,
+        vae: VaeConfig,
+        t5: T5Config,
+        sizing: Sizing,
+        number: usize,
+    ) -> Self {
+        let (number, whole) = (number as f64, f64::INFINITY);
+        Self { flux, vae, t5, sizing, number, whole, loras: Arc::default() }
+    }
+
+    /// The same where a pass of the VAE over a whole picture may take `whole` bytes.
+    pub(super) fn within(&self, whole: u64) -> Self {
+        Self { whole: whole as f64, ..self.clone() }
+    }
+
+    /// The same for jobs that may name the adapters of `loras`.
+    pub(super) fn with(&self, loras: &Arc<LoraShelf>) -> Self {
+        Self { loras: Arc::clone(loras), ..self.clone() }
+    }
+
+    /// What an edit of a picture in the model's own size takes, with `text` tokens of prompt.
+    pub(super) fn usual(&self, text: usize) -> Usual {
+        let size = nearest(&self.sizing.preferred_sizes, 1.0);
+        let sizes = Sizes { output: size, generated: size, references: vec![size] };
+        let one = pixels(size) / TOKEN;
+        let tokens = Tokens {
+            text: text as f64,
+            target: one,
+            references: one,
+            sequences: 1.0,
+            cached: false,
+        };
+        let (_, worst) = self.memory(&tokens, &[size], &sizes, Load::default());
+        Usual { size, bytes: worst as u64 }
+    }
+
+    /// How the VAE goes over a picture.
+    pub(super) fn extent(&self, size: Size, decoding: bool) -> Extent {
+        let whole = UNCOUNTED * self.vae_memory(pixels(size), decoding);
+        if whole > self.whole { Extent::Tiles } else { Extent::Whole }
+    }
+
+    /// Pixels that the VAE goes over at a time, and in all.
+    fn covered(&self, size: Size, decoding: bool) -> (f64, f64) {
+        let side = self.vae.sample_size as f64;
+        let stride = (0.75 * side).max(1.0); // tiles overlap by a quarter
+        let sides = [size.width, size.height].map(f64::from);
+        if self.extent(size, decoding) == Extent::Whole || sides.iter().all(|&n| n <= side) {
+            return (pixels(size), pixels(size));
         }
+        let all = sides.map(|n| {
+            let tiles = (n / stride).ceil();
+            (0..tiles as usize).map(|i| side.min(n - i as f64 * stride)).sum::<f64>()
+        });
+        (sides.iter().map(|n| n.min(side)).product(), all.iter().product())
     }
 
     /// Multiply-adds of a step of one sequence: each token through each block's weights, and every
@@ -154,6 +211,16 @@ impl Costs {
         peak * self.number
     }
 
+    /// Bytes of a pass of the VAE over a picture: of a tile, what is cut up, and the result, twice while
+    /// it is put together.
+    fn pass(&self, size: Size, decoding: bool) -> f64 {
+        let (once, all) = self.covered(size, decoding);
+        let (picture, latents) = (3.0 * pixels(size), LATENTS * pixels(size) / TOKEN);
+        let sides = if decoding { latents + 2.0 * picture } else { picture + 2.0 * latents };
+        let sides = if all > pixels(size) { sides * self.number } else { 0.0 };
+        self.vae_memory(once, decoding) + sides
+    }
+
     /// Bytes that a job holds besides the weights: between phases and in steps, and in the worst of its
     /// phases.
     fn memory(&self, tokens: &Tokens, images: &[Size], sizes: &Sizes, loras: Load) -> (f64, f64) {
@@ -169,7 +236,7 @@ impl Costs {
             let narrowed = RGB * pixels(Size::new(reference.width, image.height));
             let prepared = inputs + narrowed + PREPARED * pixels(reference);
             inputs -= RGB * pixels(image);
-            let encoded = inputs + self.vae_memory(pixels(reference), false);
+            let encoded = inputs + self.pass(reference, false);
             pictures = pictures.max(prepared).max(encoded);
         }
 
@@ -187,7 +254,7 @@ impl Costs {
         let kept = if tokens.cached { kept } else { 0.0 };
         let steps = embeddings + latents + angles + states + kept + self.deltas(tokens, loras);
 
-        let decoding = self.vae_memory(pixels(sizes.generated), true);
+        let decoding = self.pass(sizes.generated, true);
         let held = given.max(steps);
         let worst = text.max(embeddings + pictures).max(held).max(decoding);
         let adapters = loras.bytes as f64;
@@ -254,7 +321,8 @@ impl CostModel for Costs {
         let loras = self.loras.weigh(&job.params.loras)?;
         let tokens = Tokens::of(job.params, &sizes);
         let layers = self.vae.layers_per_block;
-        let encoding = sizes.references.iter().map(|&size| self.vae(pixels(size), layers));
+        let vae = |size, decoding, blocks| self.vae(self.covered(size, decoding).1, blocks);
+        let encoding = sizes.references.iter().map(|&size| vae(size, false, layers));
         let prompts = tokens.sequences * self.t5(tokens.text);
         let (held, worst) = self.memory(&tokens, job.images, &sizes, loras);
         Ok(Cost {
@@ -266,7 +334,7 @@ impl CostModel for Costs {
                 tokens.sequences * self.step(tokens.each()) + tokens.packed() * loras.work as f64,
             ),
             steps: job.params.num_inference_steps,
-            after: units(self.vae(pixels(sizes.generated), layers + 1)),
+            after: units(vae(sizes.generated, true, layers + 1)),
         })
     }
 }

@@ -135,7 +135,8 @@ impl Running {
             Stage::Pictures(pictures) => self.pictures(pictures, parts),
             Stage::Denoising(denoising) if denoising.finished() => {
                 let latents = pack::unpack(&denoising.latents, self.sizes.generated)?;
-                let pass = parts.vae.decode(&latents.to_dtype(parts.target.dtype)?)?;
+                let extent = parts.costs.extent(self.sizes.generated, true);
+                let pass = parts.vae.decode(&latents.to_dtype(parts.target.dtype)?, extent)?;
                 self.decode(pass, parts)
             }
             Stage::Denoising(denoising) => {
@@ -243,7 +244,8 @@ impl Running {
         if let Some(trace) = &mut self.trace {
             trace.picture(numbered("reference_pixels", index), &picture)?;
         }
-        let pass = parts.vae.encode(picture.to_dtype(parts.target.dtype)?);
+        let extent = parts.costs.extent(size, false);
+        let pass = parts.vae.encode(picture.to_dtype(parts.target.dtype)?, extent)?;
         let (done, per_picture) = pass.progress(&parts.vae);
         pictures.pass = Some(pass);
         self.stage = Stage::Pictures(pictures);

@@ -6,9 +6,11 @@
 //! Reference: diffusers 0.42.1 `FluxKontextPipeline`, with Black Forest Labs' rule for sizes.
 
 mod batch;
+mod checkpoint;
 mod cost;
 mod job;
 mod loras;
+mod memory;
 mod pack;
 mod parts;
 mod preview;
@@ -18,22 +20,22 @@ mod sizes;
 mod tokenizer;
 mod trace;
 
+pub use checkpoint::Checkpoint;
 pub use loras::{Listed, LoraShelf};
+pub use memory::{Plan, Planned, Room, TooSmall, Usual};
 pub use rng::randn;
 pub use sizes::Sizes;
 pub use trace::Trace;
 
 use crate::{
-    config::Manifest,
     domain::{Pixels, Size},
     engine::{CostModel, Engine, EngineError, Job, Phase, Slot, StepOutcome},
-    model::{LoadError, flux::StepCache, weights::Target},
+    model::{LoadError, flux::StepCache},
 };
 use job::{Running, Stage};
 use parts::Parts;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,17 +52,16 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Loads the model in `folder`, telling `on_part` what is loaded next.
+    /// Loads a model as it was planned, telling `on_part` what is loaded next.
     ///
     /// # Errors
     /// [`LoadError`] that names file, tensor or field, what was expected and what was found.
     pub fn load(
-        folder: &Path,
-        manifest: &Manifest,
-        target: &Target,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
         mut on_part: impl FnMut(&str),
     ) -> Result<Self, LoadError> {
-        let parts = Parts::load(folder, manifest, target, &mut on_part)?;
+        let parts = Parts::load(checkpoint, plan, &mut on_part)?;
         Ok(Self { parts, jobs: BTreeMap::new(), next: 0 })
     }
 
@@ -200,6 +201,6 @@ impl Engine for Pipeline {
     }
 
     fn cost_model(&self) -> Arc<dyn CostModel> {
-        Arc::new(cost::Costs::of(&self.parts))
+        Arc::new(self.parts.costs.with(&self.parts.loras))
     }
 }

@@ -1,23 +1,21 @@
-//! The parts of a model, loaded and checked against each other.
+//! The parts of a model, loaded.
 
-use super::{loras::LoraShelf, schedule::Schedule, tokenizer::PromptTokenizer};
+use super::{
+    checkpoint::Checkpoint, cost::Costs, loras::LoraShelf, memory::Plan, schedule::Schedule,
+    tokenizer::PromptTokenizer,
+};
 use crate::{
-    config::{Component, Manifest, Preview, Sizing},
+    config::{Component, Preview, Sizing},
     model::{
         LoadError,
         clip::ClipTextEncoder,
         flux::FluxTransformer,
         t5::T5Encoder,
         vae::Vae,
-        weights::{ConfigFile, Part, Source, Target, Weights},
+        weights::{ConfigFile, Part, Target},
     },
 };
-use std::{path::Path, sync::Arc};
-
-/// Latent pixels of a token's side.
-const PATCH: usize = 2;
-/// Picture pixels of a latent pixel's side: what the sizes and positions are counted in.
-const VAE_SCALE: usize = 8;
+use std::sync::Arc;
 
 /// A model, ready to run.
 #[derive(Debug)]
@@ -32,39 +30,30 @@ pub(super) struct Parts {
     pub(super) sizing: Sizing,
     pub(super) preview: Preview,
     pub(super) target: Target,
+    pub(super) costs: Costs,
     /// Adapters; none until someone brings a shelf.
     pub(super) loras: Arc<LoraShelf>,
 }
 
 impl Parts {
-    /// Loads the model in `folder`, telling `on_part` what comes next.
+    /// Loads a model as it was planned, telling `on_part` what comes next.
     pub(super) fn load(
-        folder: &Path,
-        manifest: &Manifest,
-        target: &Target,
+        checkpoint: &Checkpoint,
+        plan: &Plan,
         on_part: &mut dyn FnMut(&str),
     ) -> Result<Self, LoadError> {
         let start = std::time::Instant::now();
+        let Checkpoint { folder, manifest, target, .. } = checkpoint;
         let components = &manifest.components;
         let path = |component: &Component| folder.join(&component.path);
-        let open = |component: &Component, part: Part| -> Result<_, LoadError> {
-            let at = path(component);
-            let weights = || Weights::open(&Source::new(&at, part), target);
-            if let Some(config) = &component.config {
-                return Ok((ConfigFile::open(&folder.join(config))?, weights()?));
-            }
-            if component.is_file() {
-                let weights = weights()?;
-                return Ok((weights.implied_config()?, weights));
-            }
-            Ok((ConfigFile::open(&at.join("config.json"))?, weights()?))
-        };
 
         on_part("tokenizers");
-        let (t5_config, t5_weights) = open(&components.text_encoder_2, Part::T5)?;
         let t5_tokenizer = match &components.tokenizer_2 {
             Some(component) => PromptTokenizer::open(&path(component))?,
-            None => PromptTokenizer::inside(&t5_weights, &path(&components.text_encoder_2))?,
+            None => {
+                let t5 = path(&components.text_encoder_2);
+                PromptTokenizer::inside(&checkpoint.t5.weights, &t5)?
+            }
         };
         let clip_tokenizer = match &components.tokenizer {
             Some(component) => PromptTokenizer::open(&path(component))?,
@@ -77,46 +66,18 @@ impl Parts {
         let schedule = Schedule::read(&schedule)?;
 
         on_part("text encoders");
-        let t5 = T5Encoder::load(&t5_config, &t5_weights)?;
-        let (config, weights) = open(&components.text_encoder, Part::Clip)?;
-        let clip = ClipTextEncoder::load(&config, &weights)?;
+        let t5 = checkpoint.t5.weights.place(plan.placement(Part::T5));
+        let t5 = T5Encoder::load(&checkpoint.t5.config, &t5)?;
+        let clip = checkpoint.clip.weights.place(plan.placement(Part::Clip));
+        let clip = ClipTextEncoder::load(&checkpoint.clip.config, &clip)?;
 
         on_part("autoencoder");
-        let (vae_config, weights) = open(&components.vae, Part::Vae)?;
-        let vae = Vae::load(&vae_config, &weights)?;
-        if vae.config().scale_factor() != VAE_SCALE {
-            return Err(vae_config.wrong(format!(
-                "field block_out_channels has {} levels, expected 4, which shrink a picture by 8",
-                vae.config().block_out_channels.len()
-            )));
-        }
+        let vae = checkpoint.vae.weights.place(plan.placement(Part::Vae));
+        let vae = Vae::load(&checkpoint.vae.config, &vae)?;
 
         on_part("transformer");
-        let (flux_config, weights) = open(&components.transformer, Part::Transformer)?;
-        let transformer = FluxTransformer::load(&flux_config, &weights)?;
-        let flux = transformer.config();
-        let token = vae.config().latent_channels * PATCH * PATCH;
-        for (field, value, other, expected) in [
-            ("in_channels", flux.in_channels, "4 * latent_channels of the vae", token),
-            ("out_channels", flux.out_channels, "4 * latent_channels of the vae", token),
-            (
-                "joint_attention_dim",
-                flux.joint_attention_dim,
-                "d_model of text_encoder_2",
-                t5.config().d_model,
-            ),
-            (
-                "pooled_projection_dim",
-                flux.pooled_projection_dim,
-                "hidden_size of text_encoder",
-                clip.width(),
-            ),
-        ] {
-            if value != expected {
-                return Err(flux_config
-                    .wrong(format!("field {field} is {value}, expected {other} = {expected}")));
-            }
-        }
+        let transformer = checkpoint.transformer.weights.place(plan.placement(Part::Transformer));
+        let transformer = FluxTransformer::load(&checkpoint.transformer.config, &transformer)?;
         tracing::debug!(elapsed = ?start.elapsed(), "model loaded");
         Ok(Self {
             t5_tokenizer,
@@ -129,6 +90,7 @@ impl Parts {
             sizing: manifest.sizing(),
             preview: manifest.preview.clone(),
             target: target.clone(),
+            costs: checkpoint.costs.within(plan.whole),
             loras: Arc::default(),
         })
     }

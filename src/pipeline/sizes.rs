@@ -59,7 +59,7 @@ impl Sizes {
 }
 
 /// The size whose aspect is nearest: by difference of ratios, ties to the narrower one.
-fn nearest(sizes: &[Size], aspect: f64) -> Size {
+pub(super) fn nearest(sizes: &[Size], aspect: f64) -> Size {
     let distance = |size: &Size| (aspect - size.aspect()).abs();
     let order = |a: &&Size, b: &&Size| distance(a).total_cmp(&distance(b)).then(a.cmp(b));
     // A manifest without sizes is refused when it is read.

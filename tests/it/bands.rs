@@ -1,7 +1,7 @@
 //! The VAE's work in short units: none is larger than it may be, and where the cuts fall changes
 //! neither a byte of a result nor the order of what is told.
 
-use crate::support::{params, repository};
+use crate::support::{load_pipeline, params, repository};
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use darkroom::{
@@ -10,7 +10,7 @@ use darkroom::{
     engine::{Engine, Job, Phase, Progress, Slot},
     model::{
         ops::UNIT,
-        vae::{Pass, Vae},
+        vae::{Extent, Pass, Vae},
         weights::{ConfigFile, Part, Source, Target, Weights},
     },
     pipeline::Pipeline,
@@ -53,10 +53,10 @@ fn no_unit_is_longer_than_it_may_be_where_a_row_has_1024_pixels() -> Result<()> 
     // Rows are what is cut, so a strip has the units of a square picture as wide.
     let (vae, height, width) = (tiny_vae()?, 64, 1024);
     let picture = Tensor::from_vec(noise(height * width * 3), (height, width, 3), &Device::Cpu)?;
-    let (latents, longest, units) = walk(&vae, vae.encode(picture))?;
+    let (latents, longest, units) = walk(&vae, vae.encode(picture, Extent::Whole)?)?;
     println!("encoding: {units} units, {longest} multiply-adds in the longest, {UNIT} allowed");
     ensure!(longest <= UNIT, "a unit of encoding has {longest} multiply-adds");
-    let (_, longest, units) = walk(&vae, vae.decode(&latents)?)?;
+    let (_, longest, units) = walk(&vae, vae.decode(&latents, Extent::Whole)?)?;
     println!("decoding: {units} units, {longest} multiply-adds in the longest, {UNIT} allowed");
     ensure!(longest <= UNIT, "a unit of decoding has {longest} multiply-adds");
     // In a square picture each pixel of the middle looks at 128 * 128 others.
@@ -92,7 +92,7 @@ fn through(pipeline: &mut Pipeline, slot: Slot, budget: Duration) -> Result<(Pha
 fn the_bytes_are_the_same_unit_by_unit_and_in_one_go() -> Result<()> {
     let manifest = Manifest::open(&repository("models/kontext-tiny.toml"))?;
     let folder = repository("models/kontext-tiny");
-    let mut pipeline = Pipeline::load(&folder, &manifest, &Target::cpu(), |_| {})?;
+    let mut pipeline = load_pipeline(&folder, &manifest, &Target::cpu())?;
     let rgb: Vec<u8> = (0..3 * 256 * 192_usize).map(|i| (i * 7919 % 251) as u8).collect();
     let mut run = |budget| -> Result<(Pixels, [usize; 2])> {
         let params = EditParams {

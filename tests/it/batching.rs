@@ -1,6 +1,8 @@
 //! Equal bytes: a job's result does not depend on what it is packed with, nor its cost in calls.
 
-use crate::support::{advance_to_ready, decode_job, params, picture, repository, run};
+use crate::support::{
+    advance_to_ready, decode_job, load_pipeline, params, picture, repository, run,
+};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     config::Manifest,
@@ -13,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 fn load(model: &str, target: &Target) -> Result<Pipeline> {
     let folder = repository(&format!("tests/golden/models/{model}/model"));
-    Ok(Pipeline::load(&folder, &Manifest::released()?, target, |_| {})?)
+    Ok(load_pipeline(&folder, &Manifest::released()?, target)?)
 }
 
 /// Three jobs of different sizes and lengths: an edit, one with true CFG, and one without a picture.

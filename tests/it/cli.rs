@@ -1,6 +1,6 @@
 //! The command line as a person meets it: pictures in, pictures out, and one line where it cannot.
 
-use crate::support::{picture, repository};
+use crate::support::{expect, picture, repository};
 use anyhow::{Context, Result, ensure};
 use darkroom::app::decode;
 use std::{
@@ -33,10 +33,15 @@ impl Shell {
 
     /// Runs the program with `--model` and `args`, `stdin` piped in.
     fn run(&self, args: &[&str], stdin: &[u8]) -> Result<Output> {
+        self.run_with(&[], args, stdin)
+    }
+
+    fn run_with(&self, variables: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Result<Output> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_darkroom"))
             .current_dir(self.path())
             .arg("edit")
             .env("DARKROOM_LOG", "warn")
+            .envs(variables.iter().copied())
             .arg("--model")
             .arg(self.models.path().join("small"))
             .args(args)
@@ -98,6 +103,35 @@ fn an_edit_writes_a_new_picture_and_says_what_it_did() -> Result<()> {
     let read = |name: &str| fs::read(shell.path().join(name));
     ensure!(read("cat-edited.png")? == read("cat-edited-2.png")?, "equal seeds give equal bytes");
     ensure!(read("cat.png")? == fs::read(repository(SQUARE))?, "the input is as it was");
+    Ok(())
+}
+
+#[test]
+fn a_budget_is_kept_and_changes_no_byte() -> Result<()> {
+    const BUDGET: &str = "DARKROOM__MEMORY__BUDGET";
+    let shell = Shell::new()?;
+    fs::copy(repository(SQUARE), shell.path().join("in.png"))?;
+    let run = |budget: &str, more: &[&str]| -> Result<(bool, String)> {
+        let args = [&["--image", "in.png"], &QUICK[..], more].concat();
+        let output = shell.run_with(&[(BUDGET, budget)], &args, &[])?;
+        Ok((output.status.success(), String::from_utf8(output.stderr)?))
+    };
+    let (done, said) = run("auto", &["-o", "whole.png"])?;
+    ensure!(
+        done && said.contains("memory: ") && said.contains("transformer F32 unpacked"),
+        "{said}"
+    );
+    let (done, said) = run("25MiB", &["-o", "streamed.png"])?;
+    ensure!(done && said.contains("transformer F32 streamed"), "{said}");
+    let read = |name: &str| fs::read(shell.path().join(name));
+    ensure!(read("whole.png")? == read("streamed.png")?, "other bytes within a budget");
+    // A result of four times the pixels.
+    let (done, said) = run("25MiB", &["--width", "1024", "--height", "1024"])?;
+    expect(&said, &["error: this edit takes ", " and memory.budget leaves ", "make it smaller"])?;
+    ensure!(!done && said.lines().count() == 1, "{said}");
+    let (done, said) = run("20MiB", &[])?;
+    expect(&said, &["error: memory.budget is 20.0 MiB, and this model needs at least "])?;
+    ensure!(!done && said.lines().count() == 1, "{said}");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Loading: what is wrong with a model's files is said with file, tensor or field, expected and
 //! found; every type of weights loads; nothing panics.
 
-use crate::support::{copy, expect, params, picture, repository, run};
+use crate::support::{copy, expect, load_pipeline, params, picture, repository, run};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
 use darkroom::{
@@ -35,7 +35,7 @@ impl Model {
 
     fn load(&self) -> Result<Pipeline, LoadError> {
         let manifest = Manifest::released().expect("it is part of the program");
-        Pipeline::load(self.folder.path(), &manifest, &Target::cpu(), |_| {})
+        load_pipeline(self.folder.path(), &manifest, &Target::cpu())
     }
 
     /// The error of loading it, as a person reads it; one line.
@@ -192,7 +192,7 @@ fn a_wrong_value_in_a_configuration_is_named_with_what_is_allowed() -> Result<()
             flux,
             "\"joint_attention_dim\": 64",
             "\"joint_attention_dim\": 65",
-            "context_embedder.weight",
+            "field joint_attention_dim is 65, expected d_model of text_encoder_2 = 64",
         ),
         (
             flux,
@@ -204,7 +204,12 @@ fn a_wrong_value_in_a_configuration_is_named_with_what_is_allowed() -> Result<()
         (flux, "{", "", "not valid JSON"),
         (vae, "\"norm_num_groups\": 4", "\"norm_num_groups\": 3", "norm_num_groups is 3"),
         (vae, "\"scaling_factor\": 0.3611", "\"scaling_factor\": 0.0", "scaling_factor is 0"),
-        (vae, "\"latent_channels\": 16", "\"latent_channels\": 8", "has shape"),
+        (
+            vae,
+            "\"latent_channels\": 16",
+            "\"latent_channels\": 8",
+            "field in_channels is 64, expected 4 * latent_channels of the vae = 32",
+        ),
         (t5, "\"d_model\": 64", "\"d_model\": \"64\"", "d_model is \"64\""),
         (t5, "\"feed_forward_proj\": \"gated-gelu\"", "\"feed_forward_proj\": \"swish\"", "swish"),
         (

@@ -15,6 +15,7 @@ mod loading;
 mod loras;
 mod manifests;
 mod parity;
+mod plan;
 mod scheduler;
 mod scheduler_model;
 mod seeds;
@@ -26,6 +27,7 @@ mod store;
 mod support;
 mod t5;
 mod tidy;
+mod tiles;
 mod ui;
 #[path = "../fuzz/weights.rs"]
 mod weights;

@@ -4,7 +4,7 @@
 //! The table of the largest errors is printed, and stands in docs/parity.md, which
 //! `UPDATE_GOLDENS=1` writes anew.
 
-use crate::support::{params, picture, repository, run};
+use crate::support::{load_pipeline, params, picture, repository, run};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use darkroom::{
@@ -163,7 +163,7 @@ fn check_all(target: &Target) -> Result<Vec<(String, Errors)>> {
     let mut rows = Vec::new();
     for model in folders(&repository("tests/golden/models"))? {
         let manifest = Manifest::released()?;
-        let mut pipeline = Pipeline::load(&model.join("model"), &manifest, target, |_| {})?;
+        let mut pipeline = load_pipeline(&model.join("model"), &manifest, target)?;
         for case in folders(&model.join("cases"))? {
             let row = format!("{} / {}", name(&model), name(&case));
             rows.push((row.clone(), check_case(&mut pipeline, &case).context(row)?));

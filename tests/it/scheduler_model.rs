@@ -1,7 +1,7 @@
 //! The scheduler over the real pipeline, with a small model of the released architecture; and what
 //! the pipeline says to a scheduler: previews and costs.
 
-use crate::support::{advance_to_ready, params, repository, run};
+use crate::support::{advance_to_ready, load_pipeline, params, repository, run};
 use anyhow::{Context, Result, bail, ensure};
 use darkroom::{
     config::Manifest,
@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Duration};
 
 fn load() -> Result<Pipeline> {
     let folder = repository("tests/golden/models/base/model");
-    Ok(Pipeline::load(&folder, &Manifest::released()?, &Target::cpu(), |_| {})?)
+    Ok(load_pipeline(&folder, &Manifest::released()?, &Target::cpu())?)
 }
 
 fn gradient(width: u32, height: u32) -> Option<Pixels> {

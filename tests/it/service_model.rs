@@ -1,6 +1,6 @@
 //! The whole service over kontext-tiny: many edits of several people at once, none mixed up.
 
-use crate::support::{repository, run};
+use crate::support::{load_pipeline, repository, run};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     app::{ModelEntry, decode, encode},
@@ -111,8 +111,7 @@ fn owner(user: usize) -> OwnerId {
 async fn thirty_two_edits_of_four_people_are_shared_fairly_and_none_is_mixed_up() -> Result<()> {
     let model = ModelEntry::find("kontext-tiny")?;
     let styles = Styles::open(&repository("models/styles.toml"))?;
-    let load =
-        |model: &ModelEntry| Pipeline::load(&model.folder, &model.manifest, &Target::cpu(), |_| {});
+    let load = |model: &ModelEntry| load_pipeline(&model.folder, &model.manifest, &Target::cpu());
     let mut alone = load(&model)?;
     let costs = alone.cost_model();
 
@@ -123,7 +122,7 @@ async fn thirty_two_edits_of_four_people_are_shared_fairly_and_none_is_mixed_up(
     let mut gate = Some(gate);
     let factory = move || {
         let manifest = &of_engine.manifest;
-        let pipeline = Pipeline::load(&of_engine.folder, manifest, &Target::cpu(), |_| {})?;
+        let pipeline = load_pipeline(&of_engine.folder, manifest, &Target::cpu())?;
         let gate = gate.take().ok_or("the engine was built twice")?;
         Ok(Box::new(Gated { pipeline, gate }) as Box<dyn Engine>)
     };

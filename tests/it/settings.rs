@@ -4,8 +4,8 @@
 use crate::support::repository;
 use anyhow::{Context, Result, ensure};
 use darkroom::config::{
-    Blobs, JobSettings, LimitSettings, ModelSettings, OutboundSettings, SchedulerSettings,
-    ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings,
+    Blobs, JobSettings, LimitSettings, MemorySettings, ModelSettings, OutboundSettings,
+    SchedulerSettings, ServerSettings, Settings, StoreSettings, TlsMode, TlsSettings,
     units::{parse_duration, parse_size, show_duration, show_size},
 };
 use std::{collections::BTreeSet, fs, time::Duration};
@@ -31,6 +31,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("SCHEDULER__JOBS", "2", "2"),
     ("SCHEDULER__JOBS_PER_USER", "1", "1"),
     ("SCHEDULER__TOKENS", "4096", "0x1000"),
+    ("MEMORY__BUDGET", "6GiB", r#""6GiB""#),
     ("SCHEDULER__MEMORY", "3GiB", r#""3GiB""#),
     ("SCHEDULER__QUEUE", "1000", "1_000"),
     ("SCHEDULER__PATIENCE", "90s", r#""90s""#),
@@ -68,6 +69,7 @@ fn others() -> Result<Settings> {
             devices: names(&["cuda:1", "cuda:0"]),
             dtype: "bf16".to_owned(),
         },
+        memory: MemorySettings { budget: Some(6 << 30) },
         scheduler: SchedulerSettings {
             jobs: 2,
             jobs_per_user: 1,

@@ -1,13 +1,13 @@
 //! Which size everything gets, and where references stand.
 
-use crate::support::{advance_to_ready, params, repository};
+use crate::support::{advance_to_ready, load_pipeline, params, repository};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     config::{Manifest, ReferenceSize, Sizing},
     domain::{AspectRatio, EditParams, Pixels, ReferenceMethod, Size},
     engine::{Engine, Job},
     model::weights::Target,
-    pipeline::{Pipeline, Sizes},
+    pipeline::Sizes,
 };
 
 fn size(width: u32, height: u32) -> Size {
@@ -76,7 +76,7 @@ fn an_exact_size_is_floored_and_never_enlarged() -> Result<()> {
 /// The places of the references' tokens: for each reference its index, first row and first column.
 fn places(method: ReferenceMethod, references: &[Size]) -> Result<Vec<[f32; 3]>> {
     let folder = repository("tests/golden/models/base/model");
-    let mut pipeline = Pipeline::load(&folder, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut pipeline = load_pipeline(&folder, &Manifest::released()?, &Target::cpu())?;
     let grey = |s: &Size| {
         let bytes = vec![128; (s.width * s.height * 3) as usize];
         Pixels::new(s.width, s.height, bytes).context("a picture")

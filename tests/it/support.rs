@@ -3,9 +3,11 @@
 use anyhow::{Context, Result, bail, ensure};
 use darkroom::{
     app::decode,
+    config::Manifest,
     domain::{EditParams, Pixels, Prompt, ReferenceMethod},
     engine::{Engine, Job, Phase, Slot},
-    pipeline::{Pipeline, Trace},
+    model::{LoadError, weights::Target},
+    pipeline::{Checkpoint, Pipeline, Room, Trace},
 };
 use std::{
     path::{Path, PathBuf},
@@ -15,6 +17,17 @@ use std::{
 /// A path inside the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The model in `folder`, with all of its weights where they are fastest.
+pub(crate) fn load_pipeline(
+    folder: &Path,
+    manifest: &Manifest,
+    target: &Target,
+) -> Result<Pipeline, LoadError> {
+    let checkpoint = Checkpoint::open(folder, manifest, target)?;
+    let plan = checkpoint.plan(Room::ample()).expect("there is no budget");
+    Pipeline::load(&checkpoint, &plan, |_| {})
 }
 
 /// A decoded picture file.

@@ -1,7 +1,7 @@
 //! T5 by itself: the reference's numbers where the golden models have none, and a pass block by
 //! block.
 
-use crate::support::{expect, params, picture, repository};
+use crate::support::{expect, load_pipeline, params, picture, repository};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
 use darkroom::{
@@ -13,7 +13,6 @@ use darkroom::{
         t5::{Pass, T5Encoder},
         weights::{ConfigFile, Part, Source, Target, Weights},
     },
-    pipeline::Pipeline,
 };
 use std::{collections::HashMap, time::Duration};
 
@@ -100,7 +99,7 @@ fn an_id_that_the_model_does_not_know_is_refused() -> Result<()> {
 #[test]
 fn text_is_told_block_by_block() -> Result<()> {
     let model = repository("tests/golden/models/wide/model");
-    let mut pipeline = Pipeline::load(&model, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut pipeline = load_pipeline(&model, &Manifest::released()?, &Target::cpu())?;
     let image = picture(&repository("tests/golden/models/wide/cases/edit_square/input.png"))?;
     let params = EditParams {
         negative_prompt: Some(Prompt::new("grain")),

@@ -8,7 +8,7 @@ use darkroom::{
     domain::{EditParams, Pixels, Prompt, ReferenceMethod, Size},
     engine::{Cost, Engine, Job, JobShape, Phase, Slot},
     model::weights::Target,
-    pipeline::Pipeline,
+    pipeline::{Checkpoint, Pipeline, Room},
 };
 use peak_alloc::PeakAlloc;
 use std::{path::Path, sync::Once, time::Duration};
@@ -159,7 +159,9 @@ fn load(folder: &str, manifest: &Manifest) -> Result<Pipeline> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
         pool.build_global().expect("nothing has run on rayon's threads yet");
     });
-    let mut pipeline = Pipeline::load(&repository(folder), manifest, &Target::cpu(), |_| {})?;
+    let checkpoint = Checkpoint::open(&repository(folder), manifest, &Target::cpu())?;
+    let plan = checkpoint.plan(Room::ample())?;
+    let mut pipeline = Pipeline::load(&checkpoint, &plan, |_| {})?;
     measure(&mut pipeline, &[Case::new((64, 64), &[(64, 64)], 512).guided().exact()])?;
     Ok(pipeline)
 }

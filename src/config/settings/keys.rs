@@ -73,6 +73,7 @@ const KEYS: &[Key] = &[
         let types = ["auto", "f32", "bf16", "f16"].map(|name| (name, name));
         v.word(&types).map(|dtype| dtype.clone_into(&mut s.model.dtype))
     }),
+    ("memory.budget", |s, v| v.size_or_auto(MIB).map(|n| s.memory.budget = n)),
     ("scheduler.jobs", |s, v| v.number(1, 64).map(|n| s.scheduler.jobs = n)),
     ("scheduler.jobs_per_user", |s, v| v.number(1, 64).map(|n| s.scheduler.jobs_per_user = n)),
     ("scheduler.tokens", |s, v| v.number(256, 1_048_576).map(|n| s.scheduler.tokens = n)),

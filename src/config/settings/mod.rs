@@ -34,6 +34,7 @@ pub struct Settings {
     pub server: ServerSettings,
     pub store: StoreSettings,
     pub model: ModelSettings,
+    pub memory: MemorySettings,
     pub scheduler: SchedulerSettings,
     pub jobs: JobSettings,
     pub limits: LimitSettings,
@@ -114,6 +115,13 @@ pub struct ModelSettings {
     pub devices: Vec<String>,
     /// `auto`, `f32`, `bf16` or `f16`.
     pub dtype: String,
+}
+
+/// How much memory the model and its jobs may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Bytes of the process on a CPU, of each device on GPUs; none where the server chooses.
+    pub budget: Option<u64>,
 }
 
 /// What runs at once, and what waits.

@@ -28,7 +28,7 @@ pub struct FluxConfig {
 }
 
 impl FluxConfig {
-    pub(super) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
+    pub(crate) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
         file.must_be("_class_name", &["FluxTransformer2DModel"])?;
         file.must_be("patch_size", &["1"])?;
         let in_channels = file.size("in_channels")?;

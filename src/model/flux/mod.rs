@@ -21,7 +21,7 @@ use super::{
     error::LoadError,
     ops::{Activation, Linear, Ops, Weighted},
     rope::Rope,
-    weights::{ConfigFile, Weights},
+    weights::{ConfigFile, Stream, Weights},
 };
 use block::{DoubleBlock, Modulation, SingleBlock};
 use candle_core::{Result, Tensor, bail};
@@ -66,6 +66,8 @@ pub struct FluxTransformer {
     single_transformer_blocks: Vec<SingleBlock>,
     norm_out: Modulation,
     proj_out: Linear,
+    /// The blocks' weights, double ones first.
+    stream: Stream,
 }
 
 impl FluxTransformer {
@@ -76,10 +78,20 @@ impl FluxTransformer {
     pub fn load(config: &ConfigFile, weights: &Weights) -> std::result::Result<Self, LoadError> {
         let config = FluxConfig::read(config)?;
         let dim = config.inner_dim();
-        let blocks = weights.pp("transformer_blocks");
+        let doubles = weights.pp("transformer_blocks");
         let singles = weights.pp("single_transformer_blocks");
+        let doubles: Vec<DoubleBlock> = (0..config.num_layers)
+            .map(|i| DoubleBlock::load(&doubles.pp(i), &config))
+            .collect::<std::result::Result<_, _>>()?;
+        let singles: Vec<SingleBlock> = (0..config.num_single_layers)
+            .map(|i| SingleBlock::load(&singles.pp(i), &config))
+            .collect::<std::result::Result<_, _>>()?;
+        let layers = doubles.iter().map(|block| block.layers().collect::<Vec<_>>());
+        let layers = layers.chain(singles.iter().map(|block| block.layers().collect()));
+        let stored = layers.map(|layers| layers.into_iter().filter_map(Linear::stored));
         let transformer = Self {
             ops: weights.target().ops,
+            stream: Stream::new(weights, stored),
             x_embedder: Linear::load(&weights.pp("x_embedder"), config.in_channels, dim)?,
             context_embedder: Linear::load(
                 &weights.pp("context_embedder"),
@@ -87,12 +99,8 @@ impl FluxTransformer {
                 dim,
             )?,
             time_text_embed: TimeTextEmbed::load(&weights.pp("time_text_embed"), &config)?,
-            transformer_blocks: (0..config.num_layers)
-                .map(|i| DoubleBlock::load(&blocks.pp(i), &config))
-                .collect::<std::result::Result<_, _>>()?,
-            single_transformer_blocks: (0..config.num_single_layers)
-                .map(|i| SingleBlock::load(&singles.pp(i), &config))
-                .collect::<std::result::Result<_, _>>()?,
+            transformer_blocks: doubles,
+            single_transformer_blocks: singles,
             norm_out: Modulation::load(&weights.pp("norm_out.linear"), dim, 2)?,
             proj_out: Linear::load(&weights.pp("proj_out"), dim, config.out_channels)?,
             config,
@@ -158,7 +166,7 @@ impl FluxTransformer {
         Packing::new(sequences, self.ops, self.config.attention_head_dim / 2)
     }
 
-    /// The double blocks `doubles` and all single ones: img (images, dim), txt (texts, dim), temb
+    /// The last double blocks, `doubles`, and all single ones: img (images, dim), txt (texts, dim), temb
     /// (sequences, dim) -> (texts + images, dim)
     fn blocks(
         &self,
@@ -168,11 +176,14 @@ impl FluxTransformer {
         temb: &Tensor,
         packing: &Packing,
     ) -> Result<Tensor> {
-        for block in doubles {
+        let (all, singles) = (self.transformer_blocks.len(), &self.single_transformer_blocks);
+        for (index, block) in (all - doubles.len()..).zip(doubles) {
+            let _here = self.stream.enter(index);
             (img, txt) = block.forward(&img, &txt, temb, packing)?;
         }
         let mut x = Tensor::cat(&[txt, img], 0)?;
-        for block in &self.single_transformer_blocks {
+        for (index, block) in (all..).zip(singles) {
+            let _here = self.stream.enter(index);
             x = block.forward(&x, temb, packing)?;
         }
         Ok(x)
@@ -191,7 +202,10 @@ impl FluxTransformer {
         packing: &Packing,
     ) -> Result<Tensor> {
         let before = img;
-        let (img, txt) = first.forward(&before, txt, temb, packing)?;
+        let (img, txt) = {
+            let _here = self.stream.enter(0);
+            first.forward(&before, txt, temb, packing)?
+        };
         let heads: Vec<Tensor> = packing
             .spans
             .iter()

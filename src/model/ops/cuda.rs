@@ -1,6 +1,7 @@
 //! Own kernels on a CUDA device: from candle's storages to the launches and back.
 
 use super::RowMap;
+use crate::model::weights::Stored;
 use candle_core::{
     CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage,
@@ -9,6 +10,7 @@ use candle_core::{
         CudaDType,
         cudarc::driver::{CudaSlice, CudaView},
     },
+    op::BackpropOp,
 };
 use darkroom_kernels::cuda::{self, LaunchError, Number};
 use half::{bf16, f16};
@@ -109,4 +111,23 @@ pub(super) fn rms_norm_rope(
     }
     let y = in_type!(x.0.dtype(), run(x, eps, weight, cos, sin))?;
     Ok((y, x.1.shape().clone()))
+}
+
+/// [`cuda::dequantise`]: the matrix `weight` [n, k], whose bytes are on the GPU as `sent`, in `dtype`.
+pub(super) fn dequantise(weight: &Stored, sent: &Tensor, dtype: DType) -> Result<Tensor> {
+    fn run<T: CudaDType + Number>(weight: &Stored, sent: &Tensor) -> Result<CudaStorage> {
+        let (storage, layout) = sent.storage_and_layout();
+        let Storage::Cuda(storage) = &*storage else {
+            bail!("a GPU kernel was given a tensor in host memory")
+        };
+        let (device, stream) = (storage.device(), storage.device().cuda_stream());
+        let scales = weight.scales().map(|scales| device.clone_htod(scales)).transpose()?;
+        let scales = scales.as_ref().map(CudaSlice::as_view);
+        let bytes = numbers::<u8>((storage, layout))?;
+        let (format, n, k) = (weight.format(), weight.n(), weight.k());
+        output(storage, cuda::dequantise::<T>(&stream, format, n, k, &bytes, scales.as_ref()))
+    }
+    let y = in_type!(dtype, run(weight, sent))?;
+    let shape = Shape::from((weight.n(), weight.k()));
+    Ok(Tensor::from_storage(Storage::Cuda(y), shape, BackpropOp::none(), false))
 }

@@ -1,20 +1,18 @@
 //! The linear layer: y = act(x w^T + b) over the rows of a packed matrix.
 //!
 //! On the CPU the weights are packed once, when they are loaded, or stay in their file as they lie
-//! there, which gives the same bytes; every row goes through the same sequence of operations whatever
+//! there, which gives the same bytes; on a GPU they are unpacked when they are loaded, or in each call
+//! (`coded`). On the CPU every row goes through the same sequence of operations whatever
 //! the number of rows. (The gemm crate behind candle's matmul
 //! changes its path with that number, which would break equal bytes.)
 
-use super::{Activation, Ops, Patches, expect, matrix, output, values};
+use super::{Activation, Ops, Patches, coded::Coded, expect, matrix, output, values};
 use crate::model::{
     error::LoadError,
-    weights::{Floats, Stored, Target, Weights},
+    weights::{Placement, Stored, Target, Weights, is_plain},
 };
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor, bail};
-use darkroom_kernels::{
-    Packed,
-    quant::{self, Format},
-};
+use darkroom_kernels::{Packed, quant};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -35,6 +33,7 @@ enum Inner {
     Own { weight: Packed, bias: Option<Vec<f32>> },
     Stored { weight: Stored, bias: Option<Vec<f32>> },
     Stock(candle_nn::Linear),
+    Coded(Coded),
 }
 
 impl Linear {
@@ -64,13 +63,12 @@ impl Linear {
         n: usize,
         bias: bool,
     ) -> std::result::Result<Self, LoadError> {
-        let target = weights.target();
+        let (target, placement) = (weights.target(), weights.placement());
+        let plain = weights.format("weight").is_none_or(is_plain);
         let inner = match target.ops {
             Ops::Own => {
                 let bias = bias.then(|| weights.host("bias", &[n])).transpose()?;
-                let format = weights.format("weight");
-                let plain = matches!(format, Some(Format::F32 | Format::F16 | Format::BF16) | None);
-                if plain && target.floats == Floats::Packed {
+                if plain && placement == Placement::Unpacked {
                     let weight =
                         weights.matrix("weight", n, k, |row| Packed::from_fn(n, k, row))?;
                     Inner::Own { weight, bias }
@@ -78,10 +76,21 @@ impl Linear {
                     Inner::Stored { weight: weights.stored("weight", n, k)?, bias }
                 }
             }
-            Ops::Stock => Inner::Stock(candle_nn::Linear::new(
-                weights.tensor("weight", &[n, k])?,
-                bias.then(|| weights.tensor("bias", &[n])).transpose()?,
-            )),
+            Ops::Stock => {
+                let unpacked = match placement {
+                    Placement::Unpacked => true,
+                    Placement::Stored => plain,
+                    Placement::Streamed => false,
+                };
+                let bias = bias.then(|| weights.tensor("bias", &[n])).transpose()?;
+                if unpacked {
+                    let weight = weights.tensor("weight", &[n, k])?;
+                    Inner::Stock(candle_nn::Linear::new(weight, bias))
+                } else {
+                    let weight = weights.stored("weight", n, k)?;
+                    Inner::Coded(Coded::new(weight, bias, placement, target)?)
+                }
+            }
         };
         let (name, calls) = (weights.path().to_owned(), target.linear_calls.clone());
         Ok(Self { name, inputs: k, outputs: n, inner, calls })
@@ -129,12 +138,22 @@ impl Linear {
         self.outputs
     }
 
+    /// Its weights in their file, where they are there.
+    pub(in crate::model) fn stored(&self) -> Option<&Stored> {
+        match &self.inner {
+            Inner::Stored { weight, .. } => Some(weight),
+            Inner::Coded(coded) => Some(coded.weight()),
+            Inner::Own { .. } | Inner::Stock(_) => None,
+        }
+    }
+
     /// Bytes of its weights in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.inner {
             Inner::Own { weight, .. } => weight.bytes(),
             Inner::Stored { .. } => 0, // of the file
+            Inner::Coded(coded) => coded.bytes(),
             Inner::Stock(linear) => {
                 linear.weight().elem_count() * linear.weight().dtype().size_in_bytes()
             }
@@ -147,19 +166,19 @@ impl Linear {
     /// Where the device fails.
     pub fn rows(&self, mut use_row: impl FnMut(&[f32])) -> Result<()> {
         let mut row = vec![0.0; self.inputs];
+        let mut each = |fill: &dyn Fn(usize, &mut [f32])| {
+            for i in 0..self.outputs {
+                fill(i, &mut row);
+                use_row(&row);
+            }
+        };
+        let stored = |weight: &Stored, i, row: &mut [f32]| {
+            weight.row(i, row);
+        };
         match &self.inner {
-            Inner::Own { weight, .. } => {
-                for i in 0..self.outputs {
-                    weight.row(i, &mut row);
-                    use_row(&row);
-                }
-            }
-            Inner::Stored { weight, .. } => {
-                for i in 0..self.outputs {
-                    weight.row(i, &mut row);
-                    use_row(&row);
-                }
-            }
+            Inner::Own { weight, .. } => each(&|i, row| weight.row(i, row)),
+            Inner::Stored { weight, .. } => each(&|i, row| stored(weight, i, row)),
+            Inner::Coded(coded) => each(&|i, row| stored(coded.weight(), i, row)),
             Inner::Stock(linear) => {
                 for i in 0..self.outputs {
                     let weights = linear.weight().get(i)?.to_dtype(DType::F32)?;
@@ -181,6 +200,7 @@ impl Linear {
                 bias.as_ref().map(|bias| Tensor::new(bias.as_slice(), device)).transpose()
             }
             Inner::Stock(linear) => Ok(linear.bias().cloned()),
+            Inner::Coded(coded) => Ok(coded.bias().cloned()),
         }
     }
 
@@ -206,6 +226,7 @@ impl Linear {
                 x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
             }
             Inner::Stock(linear) => Ops::Stock.activate(linear.forward(x)?, act),
+            Inner::Coded(coded) => Ops::Stock.activate(coded.forward(x)?, act),
         }
     }
 
@@ -226,7 +247,7 @@ impl Linear {
         patches.apply(self, x, &y)?;
         let ops = match &self.inner {
             Inner::Own { .. } | Inner::Stored { .. } => Ops::Own,
-            Inner::Stock(_) => Ops::Stock,
+            Inner::Stock(_) | Inner::Coded(_) => Ops::Stock,
         };
         ops.activate(y, act)
     }

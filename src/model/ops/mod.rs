@@ -11,6 +11,7 @@
 
 mod attention;
 mod bands;
+mod coded;
 mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -33,6 +33,15 @@ impl Block {
     pub(super) fn forward(&self, x: &Tensor, bias: &RelativeBias) -> Result<Tensor> {
         self.feed_forward.forward(&self.attention.forward(x, bias)?)
     }
+
+    pub(super) fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let SelfAttention { q, k, v, o, .. } = &self.attention;
+        let wi = match &self.feed_forward.wi {
+            Input::Gated { wi_0, wi_1 } => [Some(wi_0), Some(wi_1)],
+            Input::Plain(wi) => [Some(wi), None],
+        };
+        [q, k, v, o, &self.feed_forward.wo].into_iter().chain(wi.into_iter().flatten())
+    }
 }
 
 #[derive(Debug)]

@@ -28,7 +28,7 @@ pub struct T5Config {
 }
 
 impl T5Config {
-    pub(super) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
+    pub(crate) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
         file.must_be("feed_forward_proj", &["gated-gelu", "relu"])?;
         let config = Self {
             vocab_size: file.size("vocab_size")?,

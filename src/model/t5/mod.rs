@@ -14,8 +14,8 @@ pub use config::T5Config;
 
 use super::{
     error::LoadError,
-    ops::{RelativeBias, RmsNorm},
-    weights::{ConfigFile, Stored, Target, Weights},
+    ops::{Linear, RelativeBias, RmsNorm},
+    weights::{ConfigFile, Stored, Stream, Target, Weights},
 };
 use block::Block;
 use candle_core::{Result, Tensor, bail};
@@ -30,6 +30,8 @@ pub struct T5Encoder {
     /// `relative_attention_bias` [buckets, heads], which all blocks share.
     bias: Vec<f32>,
     blocks: Vec<Block>,
+    /// The blocks' weights.
+    stream: Stream,
     final_layer_norm: RmsNorm,
 }
 
@@ -68,13 +70,16 @@ impl T5Encoder {
             .pp("0.layer.0.SelfAttention.relative_attention_bias")
             .host("weight", &buckets)?;
         let norm = encoder.pp("final_layer_norm");
+        let blocks: Vec<Block> = (0..config.num_layers)
+            .map(|i| Block::load(&blocks.pp(i), &config))
+            .collect::<std::result::Result<_, _>>()?;
+        let layers = blocks.iter().map(|block| block.layers().filter_map(Linear::stored));
         let encoder = Self {
+            stream: Stream::new(weights, layers),
             embedding,
             target: weights.target().clone(),
             bias,
-            blocks: (0..config.num_layers)
-                .map(|i| Block::load(&blocks.pp(i), &config))
-                .collect::<std::result::Result<_, _>>()?,
+            blocks,
             final_layer_norm: RmsNorm::load(&norm, config.d_model, config.layer_norm_epsilon)?,
             config,
         };
@@ -121,6 +126,7 @@ impl T5Encoder {
     /// Where the device fails.
     pub fn advance(&self, pass: &mut Pass) -> Result<Option<Tensor>> {
         if let Some(block) = self.blocks.get(pass.next) {
+            let _here = self.stream.enter(pass.next);
             pass.x = block.forward(&pass.x, &pass.bias)?;
             pass.next += 1;
         }

@@ -23,10 +23,12 @@ pub struct VaeConfig {
     pub use_quant_conv: bool,
     /// Whether a 1x1 convolution comes before the decoder.
     pub use_post_quant_conv: bool,
+    /// Side of the pictures that it was trained with, and of a tile.
+    pub sample_size: usize,
 }
 
 impl VaeConfig {
-    pub(super) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
+    pub(crate) fn read(file: &ConfigFile) -> Result<Self, LoadError> {
         file.must_be("_class_name", &["AutoencoderKL"])?;
         file.must_be("act_fn", &["silu"])?;
         file.must_be("in_channels", &["3"])?;
@@ -41,6 +43,7 @@ impl VaeConfig {
             mid_block_add_attention: file.flag_or("mid_block_add_attention", true)?,
             use_quant_conv: file.flag_or("use_quant_conv", true)?,
             use_post_quant_conv: file.flag_or("use_post_quant_conv", true)?,
+            sample_size: file.size_or("sample_size", 32)?,
         };
         let levels = config.block_out_channels.len();
         for (field, kind) in
@@ -69,5 +72,11 @@ impl VaeConfig {
     #[must_use]
     pub fn scale_factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// Side of a tile of latents.
+    #[must_use]
+    pub fn tile_latents(&self) -> usize {
+        self.sample_size / self.scale_factor()
     }
 }

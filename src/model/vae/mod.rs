@@ -4,13 +4,15 @@
 //! runs it can do other work in between; where the cuts fall never changes a byte. A unit is a band
 //! of an operation on a CPU ([`UNIT`](super::ops::UNIT)), a whole operation on a GPU. Pictures and
 //! latents are channel-last, [height, width, channels]. Any `block_out_channels`,
-//! `layers_per_block` and `norm_num_groups` from config.json.
+//! `layers_per_block` and `norm_num_groups` from config.json. Where a whole picture would take too
+//! much memory, a pass goes over tiles of it.
 //!
 //! Reference: diffusers `AutoencoderKL`. A reference picture is encoded to the *mean* of its
 //! distribution, never a sample of it.
 
 mod config;
 mod stage;
+mod tiles;
 
 pub use config::VaeConfig;
 
@@ -21,6 +23,7 @@ use super::{
 };
 use candle_core::{Result, Tensor};
 use stage::{Stage, State};
+use tiles::{Layout, Tiles};
 
 /// The autoencoder with its weights.
 #[derive(Debug)]
@@ -36,20 +39,43 @@ pub struct Pass {
     state: State,
     next: usize,
     encoding: bool,
+    tiles: Option<Tiles>,
+}
+
+/// What a pass goes over at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The picture.
+    Whole,
+    /// Tiles of it, if it is larger than one.
+    Tiles,
+}
+
+impl State {
+    fn new(x: Tensor) -> Self {
+        Self { x, kept: None, bands: Bands::default() }
+    }
 }
 
 impl Pass {
-    fn new(x: Tensor, encoding: bool) -> Self {
-        Self { state: State { x, kept: None, bands: Bands::default() }, next: 0, encoding }
+    fn new(x: Tensor, encoding: bool, layout: Option<Layout>) -> Result<Self> {
+        let tiles = match layout {
+            Some(layout) if layout.cuts(&x)? => Some(Tiles::new(layout, x.clone())?),
+            _ => None,
+        };
+        let first = tiles.as_ref().map_or(Ok(x), Tiles::next)?;
+        Ok(Self { state: State::new(first), next: 0, encoding, tiles })
     }
 
     /// Operations behind and in all.
     #[must_use]
     pub fn progress(&self, vae: &Vae) -> (usize, usize) {
-        (self.next, vae.stages(self.encoding).len())
+        let stages = vae.stages(self.encoding).len();
+        let (behind, tiles) = self.tiles.as_ref().map_or((0, 1), Tiles::progress);
+        ((behind * stages + self.next).min(tiles * stages), tiles * stages)
     }
 
-    /// Multiply-adds so far, as units are measured; of stock operations none.
+    /// Multiply-adds so far, as units are measured, of the tile at hand; of stock operations none.
     #[must_use]
     pub fn spent(&self) -> u64 {
         self.state.bands.spent()
@@ -79,19 +105,31 @@ impl Vae {
         if encoding { &self.encoder } else { &self.decoder }
     }
 
+    /// Tiles of a pass, if they can be.
+    fn layout(&self, extent: Extent, encoding: bool) -> Option<Layout> {
+        let (picture, latents) = (self.config.sample_size, self.config.tile_latents());
+        match extent {
+            Extent::Whole => None,
+            Extent::Tiles if encoding => Layout::new(picture, latents),
+            Extent::Tiles => Layout::new(latents, picture),
+        }
+    }
+
     /// Begins to encode `picture` [h, w, 3] in -1..1, h and w multiples of the scale factor.
-    #[must_use]
-    pub fn encode(&self, picture: Tensor) -> Pass {
-        Pass::new(picture, true)
+    ///
+    /// # Errors
+    /// Where the shape does not fit, or the device fails.
+    pub fn encode(&self, picture: Tensor, extent: Extent) -> Result<Pass> {
+        Pass::new(picture, true, self.layout(extent, true))
     }
 
     /// Begins to decode `latents` [h / f, w / f, latent_channels], as the transformer has them.
     ///
     /// # Errors
-    /// The device's failure.
-    pub fn decode(&self, latents: &Tensor) -> Result<Pass> {
+    /// As [`Vae::encode`].
+    pub fn decode(&self, latents: &Tensor, extent: Extent) -> Result<Pass> {
         let x = latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?;
-        Ok(Pass::new(x, false))
+        Pass::new(x, false, self.layout(extent, false))
     }
 
     /// Runs the next unit. At the end gives the result: latents [h / f, w / f, latent_channels] as
@@ -107,12 +145,26 @@ impl Vae {
         if pass.next < stages.len() {
             return Ok(None);
         }
-        if !pass.encoding {
-            return Ok(Some(pass.state.x.clone()));
-        }
-        // (h, w, 2 * latent_channels): the mean, then the logarithm of the variance, which we ignore
         let VaeConfig { latent_channels, scaling_factor, shift_factor, .. } = self.config;
-        let mean = pass.state.x.narrow(2, 0, latent_channels)?.contiguous()?;
-        Ok(Some(mean.affine(scaling_factor, -shift_factor * scaling_factor)?))
+        let mut x = pass.state.x.clone();
+        if pass.encoding {
+            // (h, w, 2 * latent_channels): the mean, then the logarithm of the variance, which we
+            // ignore
+            x = x.narrow(2, 0, latent_channels)?.contiguous()?;
+        }
+        if let Some(tiles) = &mut pass.tiles {
+            match tiles.put(x)? {
+                Some(whole) => x = whole,
+                None => {
+                    (pass.state, pass.next) = (State::new(tiles.next()?), 0);
+                    return Ok(None);
+                }
+            }
+        }
+        if pass.encoding {
+            x.affine(scaling_factor, -shift_factor * scaling_factor).map(Some)
+        } else {
+            Ok(Some(x))
+        }
     }
 }

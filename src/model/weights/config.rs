@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MAX: u64 = 1 << 20;
 
 /// An open config.json.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
     json: Value,

@@ -123,6 +123,11 @@ impl Entry {
         &self.data.file.path
     }
 
+    /// Bytes of it in the file.
+    pub(super) fn len(&self) -> usize {
+        self.data.range.len()
+    }
+
     /// Its bytes.
     pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
         self.data.bytes()
@@ -205,6 +210,33 @@ impl Stored {
             Bytes::Mapped(file, range) => file.bytes().get(range.clone()).unwrap_or_default(),
             Bytes::Owned(bytes) => bytes,
         }
+    }
+
+    /// Where it lies, if it is not a copy.
+    pub(super) fn place(&self) -> Option<(Arc<Mapped>, Range<usize>)> {
+        match &self.bytes {
+            Bytes::Mapped(file, range) => Some((file.clone(), range.clone())),
+            Bytes::Owned(_) => None,
+        }
+    }
+
+    /// What its numbers are multiplied by, one or one for each row; nothing where they are not.
+    #[must_use]
+    pub fn scales(&self) -> Option<&[f32]> {
+        match &self.scale {
+            Scale::One => None,
+            Scale::Tensor(scale) => Some(std::slice::from_ref(scale)),
+            Scale::Rows(scales) => Some(scales),
+        }
+    }
+
+    /// All numbers in f32, row by row.
+    #[must_use]
+    pub fn floats(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.n * self.k];
+        quant::dequantize(self.format, self.bytes(), &mut values);
+        self.scale.apply(0, self.k, &mut values);
+        values
     }
 
     /// Writes row `row` to `values` [k] in f32. Whether there is such a row.

@@ -13,6 +13,7 @@ use darkroom_kernels::quant::{self, Format};
 use memmap2::Mmap;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -60,6 +61,20 @@ impl Mapped {
         match &self.bytes {
             Held::Map(map) => map,
             Held::Memory(bytes) => bytes,
+        }
+    }
+
+    /// Has the system read `range` soon, without waiting for it.
+    pub(super) fn fetch(&self, range: &Range<usize>) {
+        if let Held::Map(map) = &self.bytes {
+            mmap::fetch(map, range);
+        }
+    }
+
+    /// Takes `range` out of this process's memory. The system may keep it as long as it has room.
+    pub(super) fn let_go(&self, range: &Range<usize>) {
+        if let Held::Map(map) = &self.bytes {
+            mmap::let_go(map, range);
         }
     }
 }
@@ -177,6 +192,10 @@ impl Files {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.table.keys().map(String::as_str)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.table.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
     pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {

@@ -11,15 +11,20 @@ mod files;
 pub mod header;
 mod mmap;
 mod names;
+mod place;
 mod released;
 mod single;
 mod source;
+mod stream;
 mod vocabulary;
 
 pub use config::ConfigFile;
 pub use entry::Stored;
+pub(crate) use place::is_plain;
+pub use place::{Footprint, Placement};
 pub use single::TensorFile;
 pub use source::{Part, Source, parts_of};
+pub use stream::Stream;
 pub use vocabulary::Vocabulary;
 
 use super::{error::LoadError, ops::Ops};
@@ -33,15 +38,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
-/// How own kernels keep a matrix of plain floats. Quantised ones stay in their file always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Floats {
-    /// A copy in f32, in the order of the kernels: the fastest, at four bytes a number.
-    Packed,
-    /// Where it lies in the file, converted in each product: no memory of its own.
-    Stored,
-}
-
 /// Where the numbers go: device, type of computation, and which operations run them.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -51,8 +47,6 @@ pub struct Target {
     pub dtype: DType,
     /// Own kernels or candle's stock operations.
     pub ops: Ops,
-    /// How own kernels keep the matrices of files that are not quantised.
-    pub floats: Floats,
     /// Counts the calls of linear layers: one matrix product each, whatever the batch.
     pub linear_calls: Arc<AtomicU64>,
 }
@@ -69,7 +63,7 @@ impl Target {
     pub fn new(device: Device, dtype: DType) -> Self {
         let own = device.is_cpu() && dtype == DType::F32;
         let ops = if own { Ops::Own } else { Ops::Stock };
-        Self { device, dtype, ops, floats: Floats::Packed, linear_calls: Arc::default() }
+        Self { device, dtype, ops, linear_calls: Arc::default() }
     }
 }
 
@@ -78,6 +72,7 @@ impl Target {
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    placement: Placement,
 }
 
 struct Shared {
@@ -115,14 +110,33 @@ impl Weights {
     fn new(part: Part, files: Files, target: &Target) -> Self {
         let shared =
             Shared { part, files, target: target.clone(), used: Mutex::new(HashSet::new()) };
-        Self { shared: Arc::new(shared), prefix: String::new() }
+        Self { shared: Arc::new(shared), prefix: String::new(), placement: Placement::Unpacked }
+    }
+
+    /// The same weights, for a network whose matrices are to be at `placement`: unpacked, where nobody
+    /// says so.
+    #[must_use]
+    pub fn place(&self, placement: Placement) -> Self {
+        Self { placement, ..self.clone() }
+    }
+
+    /// Where matrices are to be.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// What the part takes, by its headers.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(self.shared.files.entries())
     }
 
     /// The same weights, one level down: names are then relative to `prefix.name`.
     #[must_use]
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
         let prefix = self.full_name(name);
-        Self { shared: self.shared.clone(), prefix }
+        Self { shared: self.shared.clone(), prefix, placement: self.placement }
     }
 
     fn full_name(&self, name: impl std::fmt::Display) -> String {

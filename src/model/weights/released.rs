@@ -113,6 +113,7 @@ impl Shapes<'_> {
             "up_block_types": vec!["UpDecoderBlock2D"; levels],
             "mid_block_add_attention": self.has("decoder.mid_block.attentions.0.to_q.weight"),
             "use_quant_conv": self.has("quant_conv.weight"),
+            "sample_size": 1024,
             "use_post_quant_conv": self.has("post_quant_conv.weight"),
         }))
     }

@@ -12,10 +12,10 @@ use darkroom::{
     engine::{Engine, Job, Phase, Slot},
     imaging::resize,
     model::{
-        vae::Vae,
+        vae::{Extent, Vae},
         weights::{ConfigFile, Part, Source, Target, Weights},
     },
-    pipeline::Pipeline,
+    pipeline::{Checkpoint, Pipeline, Room},
 };
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -69,7 +69,8 @@ pub(crate) struct Score {
 impl Tiny {
     pub(crate) fn load(folder: &Path, manifest: &Path) -> Result<Self> {
         let manifest = Manifest::open(manifest)?;
-        let pipeline = Pipeline::load(folder, &manifest, &Target::cpu(), |_| {})?;
+        let checkpoint = Checkpoint::open(folder, &manifest, &Target::cpu())?;
+        let pipeline = Pipeline::load(&checkpoint, &checkpoint.plan(Room::ample())?, |_| {})?;
         Ok(Self { pipeline, manifest })
     }
 
@@ -162,7 +163,7 @@ pub(crate) fn round_trip(folder: &Path, picture: &Pixels) -> Result<Pixels> {
     let (width, height) = (picture.width(), picture.height());
     let values: Vec<f32> = picture.rgb().iter().map(|&x| f32::from(x) / 127.5 - 1.0).collect();
     let tensor = Tensor::from_vec(values, (height as usize, width as usize, 3), &Device::Cpu)?;
-    let decoded = whole(vae.decode(&whole(vae.encode(tensor))?)?)?;
+    let decoded = whole(vae.decode(&whole(vae.encode(tensor, Extent::Whole)?)?, Extent::Whole)?)?;
     let byte = |x: f32| (x * 127.5 + 127.5).round().clamp(0.0, 255.0) as u8;
     let rgb = decoded.flatten_all()?.to_vec1()?.into_iter().map(byte).collect();
     Pixels::new(width, height, rgb).context("a picture of the same size")

@@ -1,7 +1,7 @@
 //! Whole models whose parts come as files: in a manifest, or found in a folder.
 
 use super::{RELATIVE, distance, golden, goldens};
-use crate::support::{advance_to_ready, copy, expect, params, repository, run};
+use crate::support::{advance_to_ready, copy, expect, load_pipeline, params, repository, run};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
 use darkroom::{
@@ -48,7 +48,7 @@ fn base(part: &str) -> PathBuf {
 }
 
 fn load(entry: &ModelEntry) -> Result<Pipeline> {
-    Ok(Pipeline::load(&entry.folder, &entry.manifest, &Target::cpu(), |_| {})?)
+    Ok(load_pipeline(&entry.folder, &entry.manifest, &Target::cpu())?)
 }
 
 fn latents(pipeline: &mut Pipeline, prompt: &str) -> Result<Vec<Tensor>> {
@@ -175,7 +175,7 @@ fn a_folder_of_files_is_put_together_by_what_they_hold() -> Result<()> {
     let entry = find()?;
     let mut pipeline = load(&entry)?;
     let found = latents(&mut pipeline, "make it red")?;
-    let mut whole = Pipeline::load(&wide, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut whole = load_pipeline(&wide, &Manifest::released()?, &Target::cpu())?;
     let expected = latents(&mut whole, "make it red")?;
     for (found, expected) in found.iter().zip(&expected) {
         let bytes = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();

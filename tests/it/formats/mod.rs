@@ -1,6 +1,7 @@
 //! Weights in every format: files of independent writers (tests/golden/formats/make.py) against what
 //! the reference makes of them, files that lie, and how much each format loses.
 
+mod batching;
 mod edit;
 mod fuzz;
 mod hostile;
@@ -16,7 +17,7 @@ use darkroom::model::{
     flux::{FluxTransformer, Sequence},
     ops::Ops,
     rope::Rope,
-    weights::{ConfigFile, Floats, Part, Source, Target, Weights},
+    weights::{ConfigFile, Part, Placement, Source, Target, Weights},
 };
 use std::{collections::HashMap, path::PathBuf};
 
@@ -40,13 +41,12 @@ fn distance(found: &Tensor, expected: &Tensor) -> Result<f64> {
     Ok(l2(&(found - expected)?)? / l2(expected)?)
 }
 
-/// The three ways to compute: copies, from the file, and candle's operations.
-fn targets() -> [(&'static str, Target); 3] {
-    [
-        ("packed", Target::cpu()),
-        ("stored", Target { floats: Floats::Stored, ..Target::cpu() }),
-        ("stock", Target { ops: Ops::Stock, ..Target::cpu() }),
-    ]
+/// The ways to compute: own kernels and candle's operations, with weights everywhere they can be.
+fn ways() -> [(Ops, Placement); 6] {
+    let places = [Placement::Unpacked, Placement::Stored, Placement::Streamed];
+    let [a, b, c] = places.map(|place| (Ops::Own, place));
+    let [d, e, f] = places.map(|place| (Ops::Stock, place));
+    [a, b, c, d, e, f]
 }
 
 /// What `transformer` predicts for the golden's inputs of `model` at time 0.7.
@@ -73,9 +73,14 @@ fn velocity(
     transformer.forward(&mut [sequence])?.pop().context("one sequence")
 }
 
-fn transformer(file: &str, config: &str, target: &Target) -> Result<FluxTransformer> {
-    let weights = Weights::open(&Source::new(golden(file), Part::Transformer), target)?;
-    Ok(FluxTransformer::load(&ConfigFile::open(&golden(config))?, &weights)?)
+fn transformer(
+    file: &str,
+    config: &str,
+    (ops, placement): (Ops, Placement),
+) -> Result<FluxTransformer> {
+    let target = Target { ops, ..Target::cpu() };
+    let weights = Weights::open(&Source::new(golden(file), Part::Transformer), &target)?;
+    Ok(FluxTransformer::load(&ConfigFile::open(&golden(config))?, &weights.place(placement))?)
 }
 
 #[test]
@@ -94,15 +99,18 @@ fn a_transformer_of_every_format_gives_what_its_dequantised_weights_give() -> Re
             _ => ("tiny", "transformer.json"),
         };
         let expected = inputs.get(&format!("velocity.{file}")).context("a velocity")?;
-        let mut own = Vec::new();
-        for (way, target) in targets() {
-            let found = velocity(&transformer(file, config, &target)?, &inputs, model)?;
+        let mut found_by = Vec::new();
+        for way in ways() {
+            let found = velocity(&transformer(file, config, way)?, &inputs, model)?;
             let distance = distance(&found, expected)?;
-            println!("{file}, {way}: {distance:.1e} from the reference");
-            ensure!(distance < RELATIVE, "{file}, {way}: {distance:e}");
-            own.push(found.flatten_all()?.to_vec1::<f32>()?);
+            println!("{file}, {way:?}: {distance:.1e} from the reference");
+            ensure!(distance < RELATIVE, "{file}, {way:?}: {distance:e}");
+            found_by.push(found.flatten_all()?.to_vec1::<f32>()?);
         }
-        ensure!(own[0] == own[1], "{file}: other bytes from the file than from copies");
+        for of_ops in found_by.chunks(3) {
+            let same = of_ops.iter().all(|found| *found == of_ops[0]);
+            ensure!(same, "{file}: other bytes from the file than from copies");
+        }
     }
     Ok(())
 }

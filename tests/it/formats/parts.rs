@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use darkroom::model::{
     t5::T5Encoder,
-    vae::{Pass, Vae},
+    vae::{Extent, Pass, Vae},
     weights::{ConfigFile, Part, Source, Target, Weights, parts_of},
 };
 
@@ -28,8 +28,8 @@ fn the_autoencoder_of_a_checkpoint_gives_what_the_reference_gives() -> Result<()
         }
     };
     for (name, pass) in [
-        ("decoded", vae.decode(&here(get("latents")?)?)?),
-        ("encoded", vae.encode(here(get("picture")?)?)),
+        ("decoded", vae.decode(&here(get("latents")?)?, Extent::Whole)?),
+        ("encoded", vae.encode(here(get("picture")?)?, Extent::Whole)?),
     ] {
         let distance = distance(&end(pass)?, &here(get(name)?)?)?;
         println!("{name}: {distance:.1e} from the reference");

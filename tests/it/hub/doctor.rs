@@ -64,7 +64,10 @@ fn all_is_looked_at_and_told_in_words_and_as_json() -> Result<()> {
     expect(&text("processor")?, &["cores, kernels for "])?;
     expect(&text("memory")?, &[" GiB, of which "])?;
     expect(&text("would fit")?, &["flux1-kontext-dev: "])?;
-    expect(&text("model.name")?, &["kontext-tiny is here"])?;
+    expect(
+        &text("model.name")?,
+        &["kontext-tiny is here", "transformer F16 unpacked", " with an edit of 256x256"],
+    )?;
 
     let (out, _) = place.succeed(&["doctor"])?;
     for check in &found {

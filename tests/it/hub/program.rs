@@ -109,7 +109,10 @@ fn a_pulled_model_runs() -> Result<()> {
     // The manifest is found by the repository as well, and what is here decides.
     place.hub.requests();
     let (_, said) = place.succeed(&["pull", "lab/small.model"])?;
-    expect(&said, &["small, variant full: it is the one that is here", " are here, 0 B to come"])?;
+    expect(
+        &said,
+        &["small, variant full: it is the one that is here", " are here, 0 bytes to come"],
+    )?;
     let said = place.fail(&["pull", "small", "--variant", "mixed"])?;
     expect(&said, &["variant \"full\"", "variant \"mixed\"", "darkroom models remove small"])
 }

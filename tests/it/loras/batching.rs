@@ -1,7 +1,9 @@
 //! Jobs with adapters beside plain ones: each gives the bytes that it gives alone.
 
 use super::{Networks, adapter_path};
-use crate::support::{advance_to_ready, decode_job, params, picture, repository, run};
+use crate::support::{
+    advance_to_ready, decode_job, load_pipeline, params, picture, repository, run,
+};
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use darkroom::{
@@ -15,7 +17,7 @@ use std::sync::Arc;
 
 pub(super) fn pipeline() -> Result<Pipeline> {
     let folder = repository("tests/golden/models/base/model");
-    let mut pipeline = Pipeline::load(&folder, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut pipeline = load_pipeline(&folder, &Manifest::released()?, &Target::cpu())?;
     let adapters = adapter_path("x");
     pipeline.shelve(Arc::new(LoraShelf::new(adapters.parent().unwrap_or(&adapters))));
     Ok(pipeline)
@@ -88,7 +90,7 @@ fn jobs_with_adapters_beside_plain_ones_give_the_bytes_they_give_alone() -> Resu
     }
     // A job without adapters is what it is on a server without any, and the others are not.
     let folder = repository("tests/golden/models/base/model");
-    let mut bare = Pipeline::load(&folder, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut bare = load_pipeline(&folder, &Manifest::released()?, &Target::cpu())?;
     for (index, (mut job, alone)) in jobs()?.into_iter().zip(&alone).enumerate() {
         let plain = job.params.loras.is_empty();
         job.params.loras.clear();

@@ -5,7 +5,7 @@ use super::{
     adapter_path,
     batching::{named, pipeline},
 };
-use crate::support::{expect, params, repository, run};
+use crate::support::{expect, load_pipeline, params, repository, run};
 use anyhow::{Context, Result, ensure};
 use darkroom::{
     config::Manifest,
@@ -54,7 +54,7 @@ fn what_cannot_be_is_refused_before_any_work() -> Result<()> {
         ensure!(weighed.err().context("it was weighed")?.to_string() == error.to_string());
     }
     let folder = repository("tests/golden/models/base/model");
-    let mut bare = Pipeline::load(&folder, &Manifest::released()?, &Target::cpu(), |_| {})?;
+    let mut bare = load_pipeline(&folder, &Manifest::released()?, &Target::cpu())?;
     let error = bare.admit(Job { params: edit(&[("bfl", 1.0)]), images: vec![] }).err();
     expect(&error.context("it was admitted")?.to_string(), &["there are no LoRAs here"])
 }

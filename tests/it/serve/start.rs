@@ -73,9 +73,11 @@ fn the_first_start_says_where_what_and_how_much() -> Result<()> {
     #[cfg(not(any(feature = "cuda", feature = "metal")))]
     ensure!(model.ends_with(" on cpu in f32"), "{model}");
     let memory = line("  memory  ")?;
-    for part in [" now, up to ", " more for jobs and ", " for inputs"] {
+    for part in [" without jobs, ", " with one of 256x256, ", " for all jobs"] {
         ensure!(memory.contains(part), "{memory}");
     }
+    let weights = line("  weights  ")?;
+    ensure!(weights.contains("transformer F16 unpacked, "), "{weights}");
     let results = line("  results  ")?;
     ensure!(results.contains(&place.store().display().to_string()), "{results}");
     ensure!(results.ends_with(": 0 entries"), "{results}");

@@ -9,8 +9,10 @@ const SOFT: usize = 400;
 const HARD: usize = 600;
 
 /// The Rust files above the soft limit, each with the reason why it is one file.
-const LONG: &[(&str, &str)] =
-    &[("tests/it/imaging.rs", "one table of samples, and the checks that walk over it")];
+const LONG: &[(&str, &str)] = &[
+    ("tests/it/imaging.rs", "one table of samples, and the checks that walk over it"),
+    ("tests/it/settings.rs", "a row for each key and for each mistake, and the checks"),
+];
 
 /// Lines of README.md and of ARCHITECTURE.md.
 const README: usize = 150;
