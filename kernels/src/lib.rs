@@ -22,8 +22,9 @@
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
 //! `elementwise` are the kernels themselves, `bias` is attention with a bias by relative position,
 //! `keys` attention for queries that come in bands, and `quant` is `linear` over weights in the
-//! formats of files. `../cuda` holds the kernels for a GPU, and `cuda` launches them.
+//! formats of files. `allocator` keeps the buffers of tensors apart. `../cuda` holds the kernels for a GPU, and `cuda` launches them.
 
+mod allocator;
 mod attention;
 mod bias;
 mod conv;
@@ -47,6 +48,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use allocator::give_back_large_buffers;
 pub use attention::{Segment, attention};
 pub use bias::attention_biased;
 pub use conv::{ConvGeometry, PackedConv, conv2d};

@@ -4,7 +4,7 @@ use super::{AppError, machine};
 use crate::{
     config::{ModelSettings, Settings},
     domain::ParamError,
-    model::weights::Target,
+    model::{ops::give_back_large_buffers, weights::Target},
     pipeline::Room,
 };
 use candle_core::{DType, Device};
@@ -83,6 +83,8 @@ impl Compute {
     /// [`AppError::Device`] where this build does not support it, it is not there, or it cannot
     /// compute in that precision.
     fn open(choice: DeviceChoice, precision: Option<Precision>) -> Result<Self, AppError> {
+        // Before there are any: what a plan predicts is what buffers take.
+        give_back_large_buffers();
         let (device, name) = match choice {
             DeviceChoice::Cpu => (Device::Cpu, "cpu".to_owned()),
             DeviceChoice::Cuda(n) => (cuda(n)?, format!("cuda:{n}")),

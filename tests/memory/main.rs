@@ -12,7 +12,7 @@ mod weights;
 
 use anyhow::{Result, ensure};
 use darkroom::pipeline::Pipeline;
-use measure::{Case, HEAD, golden, interleaved, measure, row, tiny, together};
+use measure::{Case, HEAD, adapted, golden, interleaved, measure, row, tiny, together};
 use std::sync::{Mutex, PoisonError};
 
 /// One test at a time: all of the process is counted.
@@ -60,6 +60,40 @@ fn a_job_needs_within_a_quarter_of_what_was_predicted_and_leaves_nothing() -> Re
     check("kontext-tiny", &mut tiny()?, TINY)?;
     for name in ["base", "wide", "noguide"] {
         check(name, &mut golden(name)?, GOLDEN)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_model_that_was_loaded_has_what_its_plan_says() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (held, planned, all) in measure::loaded()? {
+        println!(
+            "{held} bytes are held of {planned} for networks, and {all} with the process's own"
+        );
+        ensure!(held as f64 >= 0.9 * planned as f64 && held <= all, "{held}, {planned}, {all}");
+    }
+    Ok(())
+}
+
+#[test]
+fn adapters_take_what_was_predicted_and_stay_for_later_jobs() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const JOB: Case = Case::new((48, 48), &[(48, 48)], 32).exact();
+    println!("{HEAD}");
+    for loras in [&["kohya"][..], &["comfyui_diff"], &["kohya_dora", "lycoris_lokr", "bfl_bias"]] {
+        let (case, mut pipeline) = (JOB.adapted(loras), adapted()?);
+        let (predicted, plain) = (case.predicted(&pipeline)?, JOB.predicted(&pipeline)?);
+        let first = measure(&mut pipeline, &[case])?;
+        println!("{}", row(&case.to_string(), &first, predicted));
+        let ratio = first.highest() / predicted;
+        ensure!((0.8..=1.25).contains(&ratio), "{case}: {ratio:.2} of the prediction");
+        let (left, adapters) = (first.left() as f64, predicted - plain);
+        ensure!(left < adapters + 262_144.0, "{case}: {left} bytes are left of {adapters}");
+        // They are not read again.
+        let second = measure(&mut pipeline, &[case])?;
+        ensure!(second.left() < 1 << 16, "{case}: {} more bytes are left", second.left());
+        ensure!(second.highest() < first.highest(), "{case}: it was read again");
     }
     Ok(())
 }

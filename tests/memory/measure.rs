@@ -5,13 +5,17 @@
 use anyhow::{Context, Result};
 use darkroom::{
     config::Manifest,
-    domain::{EditParams, Pixels, Prompt, ReferenceMethod, Size},
+    domain::{EditParams, Lora, Pixels, Prompt, ReferenceMethod, Size},
     engine::{Cost, Engine, Job, JobShape, Phase, Slot},
     model::weights::Target,
-    pipeline::{Checkpoint, Pipeline, Room},
+    pipeline::{Checkpoint, LoraShelf, Pipeline, Room},
 };
 use peak_alloc::PeakAlloc;
-use std::{path::Path, sync::Once, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 #[global_allocator]
 pub(crate) static HEAP: PeakAlloc = PeakAlloc;
@@ -42,12 +46,14 @@ pub(crate) struct Case {
     guided: bool,
     exact: bool,
     cached: bool,
+    loras: &'static [&'static str],
 }
 
 impl Case {
     /// A picture of `size` from `images` and so many tokens of text.
     pub(crate) const fn new(size: (u32, u32), images: &'static [(u32, u32)], text: usize) -> Self {
-        Self { size, images, text, guided: false, exact: false, cached: false }
+        let loras = &[];
+        Self { size, images, text, guided: false, exact: false, cached: false, loras }
     }
 
     /// With a negative prompt, so that every step goes through the transformer twice.
@@ -65,6 +71,11 @@ impl Case {
         Self { cached: true, ..self }
     }
 
+    /// With adapters of tests/golden/loras.
+    pub(crate) const fn adapted(self, loras: &'static [&'static str]) -> Self {
+        Self { loras, ..self }
+    }
+
     fn params(&self) -> EditParams {
         EditParams {
             prompt: Prompt::new("make it black and white"),
@@ -79,7 +90,7 @@ impl Case {
             reference_method: ReferenceMethod::Offset,
             step_cache: if self.cached { 0.1 } else { 0.0 },
             exact_size: self.exact,
-            loras: Vec::new(),
+            loras: self.loras.iter().map(|&name| lora(name)).collect(),
         }
     }
 
@@ -114,7 +125,8 @@ impl std::fmt::Display for Case {
         write!(f, ", {} of text", self.text)?;
         f.write_str(if self.guided { ", guided" } else { "" })?;
         f.write_str(if self.exact { ", exact" } else { "" })?;
-        f.write_str(if self.cached { ", cached" } else { "" })
+        f.write_str(if self.cached { ", cached" } else { "" })?;
+        self.loras.iter().try_for_each(|name| write!(f, ", {name}"))
     }
 }
 
@@ -149,6 +161,10 @@ impl Peaks {
     }
 }
 
+fn lora(name: &str) -> Lora {
+    Lora { name: name.to_owned(), scale: 0.7 }
+}
+
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -174,6 +190,33 @@ pub(crate) fn tiny() -> Result<Pipeline> {
 /// The golden model `name`.
 pub(crate) fn golden(name: &str) -> Result<Pipeline> {
     load(&format!("tests/golden/models/{name}/model"), &Manifest::released()?)
+}
+
+/// kontext-tiny where everything is unpacked and where everything is streamed: bytes that it holds, those
+/// that were planned for its networks, and those with what a process has besides.
+pub(crate) fn loaded() -> Result<Vec<(u64, u64, u64)>> {
+    tiny()?; // what is there once for all models
+    let manifest = Manifest::open(&repository("models/kontext-tiny.toml"))?;
+    let checkpoint =
+        Checkpoint::open(&repository("models/kontext-tiny"), &manifest, &Target::cpu())?;
+    let rooms = [Room::ample(), Room { free: 0, ..Room::ample() }];
+    let measure = |room| {
+        let plan = checkpoint.plan(room)?;
+        let before = HEAP.current_usage();
+        let pipeline = Pipeline::load(&checkpoint, &plan, |_| {})?;
+        let held = HEAP.current_usage() - before;
+        drop(pipeline);
+        let planned = plan.parts.iter().map(|part| part.held).sum();
+        Ok((held as u64, planned, plan.weights))
+    };
+    rooms.into_iter().map(measure).collect()
+}
+
+/// The golden model `base`, which may use the adapters of tests/golden/loras.
+pub(crate) fn adapted() -> Result<Pipeline> {
+    let mut pipeline = golden("base")?;
+    pipeline.shelve(Arc::new(LoraShelf::new(&repository("tests/golden/loras"))));
+    Ok(pipeline)
 }
 
 /// The peaks of jobs in one engine: prepared one after another, stepped together, decoded one after

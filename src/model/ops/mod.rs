@@ -25,7 +25,7 @@ mod pixels;
 pub use attention::RelativeBias;
 pub use bands::{Bands, UNIT};
 pub use conv::{Conv2d, Form};
-pub use darkroom_kernels::{Activation, Segment, instruction_set};
+pub use darkroom_kernels::{Activation, Segment, give_back_large_buffers, instruction_set};
 pub use delta::{Axis, DELTA_ROWS, Decomposed, Delta, DeltaForm, Deltas, Patches, Weighted};
 pub use linear::Linear;
 pub use norm::{GroupNorm, QkNorm, RmsNorm};

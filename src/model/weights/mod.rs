@@ -21,7 +21,7 @@ mod vocabulary;
 pub use config::ConfigFile;
 pub use entry::Stored;
 pub(crate) use place::is_plain;
-pub use place::{Footprint, Placement};
+pub use place::{Amount, Footprint, Placement};
 pub use single::TensorFile;
 pub use source::{Part, Source, parts_of};
 pub use stream::Stream;

@@ -33,20 +33,34 @@ impl fmt::Display for Placement {
 /// What a part takes, by the headers of its files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Bytes of all tensors in the files.
-    pub stored: u64,
-    /// Bytes in the files of matrices and of tables of embeddings.
-    pub matrices: u64,
-    /// Numbers of matrices that are plain floats.
-    pub floats: u64,
-    /// Numbers of matrices that are quantised.
-    pub quantised: u64,
-    /// Numbers of everything that is neither a matrix nor a table.
-    pub others: u64,
+    /// Matrices that are plain floats.
+    pub floats: Amount,
+    /// Matrices that are quantised.
+    pub quantised: Amount,
+    /// Everything that is neither a matrix nor a table of embeddings.
+    pub others: Amount,
+    /// The largest matrix.
+    pub largest: Amount,
     /// Bytes in the files of the largest block's matrices.
     pub block: u64,
     /// The format that most bytes are in.
     pub format: Option<Format>,
+}
+
+/// So much of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Numbers.
+    pub numbers: u64,
+    /// Their bytes in the file.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, other: Self) {
+        self.numbers += other.numbers;
+        self.bytes += other.bytes;
+    }
 }
 
 /// What a tensor is, for a footprint.
@@ -76,27 +90,25 @@ impl Footprint {
         let mut blocks: HashMap<String, u64> = HashMap::new();
         let mut formats: HashMap<&'static str, (u64, Format)> = HashMap::new();
         for (name, entry) in entries {
-            let bytes = entry.len() as u64;
-            let numbers: u64 = entry.shape.iter().map(|&n| n as u64).product();
-            print.stored += bytes;
+            let numbers = entry.shape.iter().map(|&n| n as u64).product();
+            let amount = Amount { numbers, bytes: entry.len() as u64 };
             if let Some(format) = entry.format() {
-                formats.entry(format.name()).or_insert((0, format)).0 += bytes;
+                formats.entry(format.name()).or_insert((0, format)).0 += amount.bytes;
             }
-            let kind = Kind::of(name, &entry.shape);
-            if kind == Kind::Other {
-                print.others += numbers;
-                continue;
+            match (Kind::of(name, &entry.shape), entry.format()) {
+                (Kind::Table, _) => continue,
+                (Kind::Other, _) => {
+                    print.others.add(amount);
+                    continue;
+                }
+                (Kind::Matrix, Some(format)) if !is_plain(format) => print.quantised.add(amount),
+                (Kind::Matrix, _) => print.floats.add(amount),
             }
-            print.matrices += bytes;
-            if kind == Kind::Table {
-                continue;
-            }
-            match entry.format() {
-                Some(format) if !is_plain(format) => print.quantised += numbers,
-                _ => print.floats += numbers,
+            if amount.numbers > print.largest.numbers {
+                print.largest = amount;
             }
             if let Some(block) = block(name) {
-                *blocks.entry(block.to_owned()).or_default() += bytes;
+                *blocks.entry(block.to_owned()).or_default() += amount.bytes;
             }
         }
         print.block = blocks.into_values().max().unwrap_or_default();
@@ -109,22 +121,25 @@ impl Footprint {
     /// and `on_cpu` says whether own kernels run.
     #[must_use]
     pub fn held(&self, placement: Placement, number: u64, on_cpu: bool) -> u64 {
+        let Self { floats, quantised, others, largest, .. } = self;
+        // On a GPU a matrix that is not unpacked is so while it is used.
+        let passing = number * largest.numbers + largest.bytes;
         let matrices = match placement {
-            Placement::Unpacked if on_cpu => number * self.floats,
-            Placement::Unpacked => number * (self.floats + self.quantised),
-            Placement::Stored if on_cpu => 0,
-            Placement::Stored => self.matrices,
-            Placement::Streamed => 0,
+            Placement::Unpacked if on_cpu => number * floats.numbers,
+            Placement::Unpacked => number * (floats.numbers + quantised.numbers),
+            Placement::Stored | Placement::Streamed if on_cpu => 0,
+            Placement::Stored => number * floats.numbers + quantised.bytes + passing,
+            Placement::Streamed => passing,
         };
-        number * self.others + matrices
+        number * others.numbers + matrices
     }
 
     /// Bytes of the files that a CPU's kernels read in each pass.
     #[must_use]
     pub fn mapped(&self, placement: Placement) -> u64 {
         match placement {
-            Placement::Unpacked if self.quantised == 0 => 0,
-            Placement::Unpacked | Placement::Stored => self.matrices,
+            Placement::Unpacked => self.quantised.bytes,
+            Placement::Stored => self.floats.bytes + self.quantised.bytes,
             Placement::Streamed => 2 * self.block,
         }
     }

@@ -1,10 +1,7 @@
 //! Quantised weights in a packed batch: jobs with adapters, with shortened steps and plain ones give the
 //! bytes that they give alone.
 
-use super::{
-    quantise::quantise,
-    write::{Tensor as Written, gguf},
-};
+use super::wide;
 use crate::support::{
     advance_to_ready, copy, decode_job, load_pipeline, params, picture, repository,
 };
@@ -18,60 +15,9 @@ use darkroom::{
     pipeline::{LoraShelf, Pipeline},
 };
 use darkroom_kernels::quant::Format;
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 const STEPS: u32 = 6;
-
-/// Writes the transformer in `from` to `to`, its matrices in `format`; those of 8-bit floats with a
-/// scale each, as ComfyUI has them.
-fn transformer(from: &Path, format: Format, to: &Path) -> Result<()> {
-    let mut written = Vec::new();
-    for shard in 1..=3 {
-        let name = format!("diffusion_pytorch_model-0000{shard}-of-00003.safetensors");
-        for (name, tensor) in safetensors::load(from.join(name), &Device::Cpu)? {
-            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-            let shape = tensor.dims().iter().map(|&dim| dim as u64).collect();
-            let matrix = tensor.rank() == 2 && tensor.dim(1)?.is_multiple_of(format.block());
-            let plain = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let (kind, bytes) = match format {
-                Format::Q8_0 if matrix => (8, quantise(format, &values)),
-                Format::Q4K if matrix => (12, quantise(format, &values)),
-                Format::F8E4M3 if matrix => {
-                    let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
-                    let scale = largest / 448.0;
-                    let scaled: Vec<f32> = values.iter().map(|x| x / scale).collect();
-                    let layer = name.strip_suffix(".weight").context("a matrix")?;
-                    let (name, bytes) = (format!("{layer}.scale_weight"), plain(&[scale]));
-                    written.push(Written { name, shape: vec![], kind: 0, bytes });
-                    (1, quantise(format, &scaled))
-                }
-                _ => (0, plain(&values)),
-            };
-            written.push(Written { name, shape, kind, bytes });
-        }
-    }
-    let bytes = if format == Format::F8E4M3 { float8(&written)? } else { gguf(&[], &written) };
-    Ok(fs::write(to, bytes)?)
-}
-
-/// A file of safetensors: kind 0 is f32, 1 are 8-bit floats.
-fn float8(tensors: &[Written]) -> Result<Vec<u8>> {
-    let (mut header, mut data) = (BTreeMap::new(), Vec::new());
-    for Written { name, shape, kind, bytes } in tensors {
-        let dtype = if *kind == 0 { "F32" } else { "F8_E4M3" };
-        let place = [data.len(), data.len() + bytes.len()];
-        let entry = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": place });
-        header.insert(name, entry);
-        data.extend_from_slice(bytes);
-    }
-    let header = serde_json::to_vec(&header)?;
-    Ok([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
-}
 
 /// Two layers of `wide` changed at rank 4.
 fn adapter(file: &Path) -> Result<()> {
@@ -91,9 +37,9 @@ fn adapter(file: &Path) -> Result<()> {
 
 /// `wide` with its transformer in `format`, and an adapter `two`.
 fn pipeline(place: &Path, format: Format) -> Result<Pipeline> {
-    let (folder, wide) = (place.join("model"), repository("tests/golden/models/wide/model"));
-    copy(&wide, &folder)?;
-    transformer(&wide.join("transformer"), format, &folder.join("transformer.weights"))?;
+    let folder = place.join("model");
+    copy(&wide::path("model"), &folder)?;
+    wide::write(format, &folder.join("transformer.weights"))?;
     let released = fs::read_to_string(repository("models/flux1-kontext-dev.toml"))?;
     let whole = r#"transformer = { path = "transformer", format = "diffusers" }"#;
     ensure!(released.contains(whole), "the released manifest has another line");
@@ -109,7 +55,7 @@ fn pipeline(place: &Path, format: Format) -> Result<Pipeline> {
 
 /// Jobs with an adapter, with shortened steps, with both and true CFG, and with neither.
 fn jobs() -> Result<[Job; 4]> {
-    let input = || picture(&repository("tests/golden/models/wide/cases/edit_square/input.png"));
+    let input = || picture(&wide::path("cases/edit_square/input.png"));
     let edit = |prompt, seed, lora: f32, step_cache| EditParams {
         num_inference_steps: STEPS,
         seed,

@@ -8,6 +8,7 @@ mod hostile;
 mod parts;
 mod quality;
 mod quantise;
+mod wide;
 mod write;
 
 use crate::support::repository;

@@ -97,28 +97,48 @@ impl Header {
     /// # Errors
     /// [`Malformed`].
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let safetensors = || safetensors::read(bytes, bytes.len());
         let (kind, read) = match bytes {
             [b'G', b'G', b'U', b'F', ..] => (Kind::Gguf, gguf::read(bytes)),
             // Safetensors' length before its JSON may begin like anything.
-            [_, _, _, _, _, _, _, _, b'{', ..] => (Kind::Safetensors, safetensors::read(bytes)),
+            [_, _, _, _, _, _, _, _, b'{', ..] => (Kind::Safetensors, safetensors()),
             // A pickled checkpoint, whole or in a zip file: it would run whatever code it holds.
             [b'P', b'K', 3, 4, ..] | [0x80, 2..=5, ..] => {
                 let reason = "it is a pickled checkpoint, whose code could do anything: convert it \
                               to safetensors";
                 return Err(Malformed { kind: None, reason: reason.to_owned() });
             }
-            _ => (Kind::Safetensors, safetensors::read(bytes)),
+            _ => (Kind::Safetensors, safetensors()),
         };
-        read.and_then(|header| {
-            check(&header, bytes.len())?;
-            Ok(header)
-        })
-        .map_err(|reason: String| {
-            // A reason may quote the file, and an error is one line.
-            let reason = reason.chars().take(400).map(plain).collect();
-            Malformed { kind: Some(kind), reason }
-        })
+        Self::checked(kind, read, bytes.len())
     }
+
+    /// Bytes of the JSON in a file of safetensors of `size` bytes that begins with the eight `bytes`.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn json(bytes: &[u8], size: usize) -> Result<usize, Malformed> {
+        safetensors::length(bytes, size).map_err(|reason| malformed(Kind::Safetensors, &reason))
+    }
+
+    /// Reads the header of a file of safetensors of `size` bytes that begins with `bytes`, the JSON
+    /// included.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn of_safetensors(bytes: &[u8], size: usize) -> Result<Self, Malformed> {
+        Self::checked(Kind::Safetensors, safetensors::read(bytes, size), size)
+    }
+
+    fn checked(kind: Kind, read: Result<Self, String>, size: usize) -> Result<Self, Malformed> {
+        let checked = read.and_then(|header| check(&header, size).map(|()| header));
+        checked.map_err(|reason| malformed(kind, &reason))
+    }
+}
+
+/// A reason may quote the file, and an error is one line.
+fn malformed(kind: Kind, reason: &str) -> Malformed {
+    Malformed { kind: Some(kind), reason: reason.chars().take(400).map(plain).collect() }
 }
 
 /// Checks names and places of the tensors against each other and against the file's length.

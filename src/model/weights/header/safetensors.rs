@@ -15,18 +15,26 @@ use std::fmt;
 /// The largest header that is read, in bytes. The released transformer's has 60 KB.
 const MAX_HEADER: u64 = 16 << 20;
 
-pub(super) fn read(bytes: &[u8]) -> Result<Header, String> {
-    let Some((head, rest)) = bytes.split_first_chunk::<8>() else {
+/// Bytes of the JSON in a file of `size` bytes that begins with `bytes`.
+pub(super) fn length(bytes: &[u8], size: usize) -> Result<usize, String> {
+    let Some(head) = bytes.first_chunk::<8>() else {
         return Err("it is shorter than 8 bytes".to_owned());
     };
     let length = u64::from_le_bytes(*head);
     if length > MAX_HEADER {
         return Err(format!("its header claims {length} bytes, at most {MAX_HEADER} are allowed"));
     }
-    let length = length as usize;
-    let Some((json, data)) = rest.split_at_checked(length) else {
+    if length > size.saturating_sub(8) as u64 {
         return Err(format!("its header claims {length} bytes, more than it has: it is truncated"));
-    };
+    }
+    Ok(length as usize)
+}
+
+/// Reads the header of a file of `size` bytes of which `bytes` are the first, the JSON included.
+pub(super) fn read(bytes: &[u8], size: usize) -> Result<Header, String> {
+    let length = length(bytes, size)?;
+    let json = bytes.get(8..8 + length).unwrap_or_default();
+    let data = size - 8 - length;
     // Writers pad the header with spaces, which JSON allows.
     let Listed(listed) =
         serde_json::from_slice(json).map_err(|error| format!("its header is wrong: {error}"))?;
@@ -35,11 +43,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Header, String> {
         listed.into_iter().map(|(name, info)| info.check(name, start)).collect::<Result<_, _>>()?;
     let held: usize =
         tensors.iter().map(|tensor| tensor.range.len()).fold(0, usize::saturating_add);
-    if held != data.len() {
+    if held != data {
         return Err(format!(
-            "its tensors take {held} bytes, but {} follow the header: it is truncated, or its \
-             header lies",
-            data.len()
+            "its tensors take {held} bytes, but {data} follow the header: it is truncated, or its \
+             header lies"
         ));
     }
     Ok(Header { kind: Kind::Safetensors, tensors, metadata: Metadata::default() })
