@@ -142,12 +142,17 @@ fn bench_quant(rows: usize, n: usize, k: usize) {
         let (none, act) = (None, Activation::None);
         let mut file = || quant::linear(black_box(&x), rows, &matrix, none, act, &mut y);
         let mut dense = || linear(black_box(&x), rows, &packed, none, act, &mut z);
-        let [file, dense] = times([&mut file, &mut dense]);
+        let mut v = vec![0.0; rows * n];
+        let mut bytes = || quant::linear_in_bytes(black_box(&x), rows, &matrix, none, act, &mut v);
+        let [file, dense, bytes] = times([&mut file, &mut dense, &mut bytes]);
         println!(
-            "quant {:>7} {rows:>5} x {k:>5} -> {n:>5}: {:7.1} GFLOP/s, {:.2} times packed f32",
+            "quant {:>7} {rows:>5} x {k:>5} -> {n:>5}: {:7.1} GFLOP/s, {:.2} times packed f32; in \
+             bytes {:7.1}, {:.2} times",
             format.name(),
             flops / file,
             dense / file,
+            flops / bytes,
+            dense / bytes,
         );
     }
 }

@@ -22,6 +22,15 @@ pub(crate) fn for_each(parallel: bool, count: usize, task: impl Fn(usize) + Sync
     }
 }
 
+/// Calls `task` with each of `items`: on all threads, in any order, if `parallel`.
+pub(crate) fn for_each_of<T: Send>(parallel: bool, items: Vec<T>, task: impl Fn(T) + Sync + Send) {
+    if parallel && items.len() > 1 {
+        items.into_par_iter().for_each(task);
+    } else {
+        items.into_iter().for_each(task);
+    }
+}
+
 /// Calls `task` with the index and content of each chunk of `size` numbers of `data`; the last may
 /// be shorter.
 pub(crate) fn for_each_chunk(

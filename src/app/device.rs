@@ -36,6 +36,8 @@ enum Precision {
     Bf16,
     /// 16-bit floats.
     F16,
+    /// 8-bit integers for activations and quantised weights, 32-bit floats for the rest.
+    Int8,
 }
 
 impl FromStr for DeviceChoice {
@@ -64,7 +66,8 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            other => Err(ParamError::new("dtype", other, "expected f32, bf16 or f16")),
+            "int8" => Ok(Self::Int8),
+            other => Err(ParamError::new("dtype", other, "expected f32, bf16, f16 or int8")),
         }
     }
 }
@@ -95,18 +98,22 @@ impl Compute {
                 .unwrap_or((Device::Cpu, "cpu".to_owned())),
         };
         let dtype = match precision {
-            Some(Precision::F32) => DType::F32,
+            Some(Precision::Int8) if !device.is_cpu() => {
+                let reason = "int8 is for a CPU: a GPU computes in f32, bf16 or f16".to_owned();
+                return Err(AppError::Device { device: name, reason });
+            }
+            Some(Precision::F32 | Precision::Int8) => DType::F32,
             Some(Precision::Bf16) => DType::BF16,
             Some(Precision::F16) => DType::F16,
             None if device.is_cpu() => DType::F32,
             None => DType::BF16,
         };
         if device.is_cpu() && dtype != DType::F32 {
-            let reason =
-                format!("a CPU computes in f32, not in {}: leave --dtype out", dtype.as_str());
+            let reason = format!("a CPU computes in f32 or int8, not in {}", dtype.as_str());
             return Err(AppError::Device { device: name, reason });
         }
-        Ok(Self { target: Target::new(device, dtype), name })
+        let in_bytes = precision == Some(Precision::Int8);
+        Ok(Self { target: Target { in_bytes, ..Target::new(device, dtype) }, name })
     }
 }
 
@@ -162,13 +169,13 @@ impl Compute {
 
     /// The name of the type of computation.
     pub(super) fn precision(&self) -> &'static str {
-        self.target.dtype.as_str()
+        if self.target.in_bytes { "int8" } else { self.target.dtype.as_str() }
     }
 }
 
 impl std::fmt::Display for Compute {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} in {}", self.name, self.target.dtype.as_str())
+        write!(f, "{} in {}", self.name, self.precision())
     }
 }
 

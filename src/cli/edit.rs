@@ -89,8 +89,8 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Type of computation: auto, f32, bf16 or f16; auto is f32 on a CPU, bf16 on a GPU.
-    /// [default: model.dtype]
+    /// Type of computation: auto, f32, bf16, f16, or, on a CPU with quantised weights, int8; auto is
+    /// f32 on a CPU, bf16 on a GPU. [default: model.dtype]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<String>,
 

@@ -256,7 +256,7 @@ fn a_wrong_value_is_said_with_its_key_and_what_is_allowed() -> Result<()> {
         ("model.device = []", device),
         (r#"model.device = ["cpu", "cuda:0"]"#, device),
         (r#"model.device = ["cuda:0", "cuda:0"]"#, device),
-        (r#"model.dtype = "int8""#, r#"one of "auto", "f32", "bf16", "f16""#),
+        (r#"model.dtype = "int4""#, r#"one of "auto", "f32", "bf16", "f16", "int8""#),
         ("scheduler.jobs = 65", "a whole number from 1 to 64"),
         ("scheduler.jobs_per_user = 0", "a whole number from 1 to 64"),
         ("scheduler.tokens = 255", "a whole number from 256 to 1048576"),

@@ -124,7 +124,7 @@ impl Weights for Matrix<'_> {
 
 impl Matrix<'_> {
     /// Decodes the inputs from `start` on of a panel, as many as `out` holds.
-    fn decode(&self, isa: Isa, panel: usize, start: usize, out: &mut [Lanes]) {
+    pub(super) fn decode(&self, isa: Isa, panel: usize, start: usize, out: &mut [Lanes]) {
         let Self { format, n, bytes, scale, .. } = *self;
         let row_bytes = bytes.len() / n;
         let start = start / format.block() * format.block_bytes();

@@ -5,14 +5,18 @@
 //! inputs, into the layout of [`Packed`](crate::Packed) and takes its rows past them. The numbers
 //! are those that gguf-py and torch make of the same bytes, and the product's steps those of
 //! [`linear`](crate::linear()), so the results have the bits of a layer whose weights were
-//! dequantised beforehand.
+//! dequantised beforehand. [`linear_in_bytes`] gives that up for speed.
 
+mod bytes;
 mod decode;
 mod floats;
 mod k_quants;
 mod legacy;
 mod matrix;
 
+pub use bytes::linear_in_bytes;
+#[cfg(test)]
+pub(crate) use bytes::linear_in_bytes_on;
 pub use decode::dequantize;
 #[cfg(test)]
 pub(crate) use decode::dequantize_on;

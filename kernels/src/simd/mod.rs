@@ -5,10 +5,12 @@
 //! instruction set's type exists only where the processor has it, which is what makes the methods
 //! of [`Simd`] safe to call.
 
+mod bytes;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use bytes::{Bytes, BytesKernel};
 pub(crate) use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};

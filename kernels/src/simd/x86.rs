@@ -29,6 +29,28 @@ impl Avx512 {
     }
 }
 
+impl Avx512 {
+    /// What a processor with AVX-512 has as well.
+    pub(crate) fn lesser(self) -> Avx2 {
+        Avx2(())
+    }
+}
+
+/// Proof that the processor has AVX-512 VNNI too: only [`Vnni::detect`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vnni(Avx512);
+
+impl Vnni {
+    pub(crate) fn detect(lanes: Avx512) -> Option<Self> {
+        is_x86_feature_detected!("avx512vnni").then_some(Self(lanes))
+    }
+
+    #[inline(always)]
+    pub(crate) fn lanes(self) -> Avx512 {
+        self.0
+    }
+}
+
 /// Lane-wise operations of two operands on the two halves of [`Avx2`]'s vector.
 macro_rules! halves {
     ($($name:ident = $intrinsic:ident;)*) => {$(

@@ -2,6 +2,7 @@
 //! in every batch and on any number of threads.
 
 mod attention;
+mod bytes;
 mod conv;
 mod cuda;
 mod linear;

@@ -28,7 +28,7 @@ fn golden(format: Format) -> (&'static [u8], Vec<f32>) {
 
 /// `[n, k]` weights out of the golden blocks, in an order that depends on the seed, after one byte
 /// that makes the address odd.
-fn weights(format: Format, n: usize, k: usize, seed: usize) -> Vec<u8> {
+pub(super) fn weights(format: Format, n: usize, k: usize, seed: usize) -> Vec<u8> {
     let size = format.block_bytes();
     let (bytes, _) = golden(format);
     let blocks = bytes.len() / size;

@@ -70,7 +70,7 @@ const KEYS: &[Key] = &[
         v.one_or_more(are_devices, expected).map(|devices| s.model.devices = devices)
     }),
     ("model.dtype", |s, v| {
-        let types = ["auto", "f32", "bf16", "f16"].map(|name| (name, name));
+        let types = ["auto", "f32", "bf16", "f16", "int8"].map(|name| (name, name));
         v.word(&types).map(|dtype| dtype.clone_into(&mut s.model.dtype))
     }),
     ("memory.budget", |s, v| v.size_or_auto(MIB).map(|n| s.memory.budget = n)),

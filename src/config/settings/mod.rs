@@ -113,7 +113,7 @@ pub struct ModelSettings {
     /// `auto`, `cpu`, `cuda:N` or `metal`: which of them is there, only the device's owner knows. Where
     /// there are several, all are `cpu`, or all are different `cuda:N`; there is always one.
     pub devices: Vec<String>,
-    /// `auto`, `f32`, `bf16` or `f16`.
+    /// `auto`, `f32`, `bf16`, `f16` or `int8`.
     pub dtype: String,
 }
 

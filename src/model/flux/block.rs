@@ -20,7 +20,7 @@ impl Modulation {
         dim: usize,
         parts: usize,
     ) -> std::result::Result<Self, LoadError> {
-        Ok(Self(Linear::load(weights, dim, parts * dim)?))
+        Ok(Self(Linear::load_exact(weights, dim, parts * dim)?))
     }
 
     /// temb (sequences, dim), already through SiLU -> N times (sequences, dim)

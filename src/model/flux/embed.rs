@@ -84,8 +84,8 @@ struct Mlp {
 impl Mlp {
     fn load(weights: &Weights, k: usize, dim: usize) -> std::result::Result<Self, LoadError> {
         Ok(Self {
-            linear_1: Linear::load(&weights.pp("linear_1"), k, dim)?,
-            linear_2: Linear::load(&weights.pp("linear_2"), dim, dim)?,
+            linear_1: Linear::load_exact(&weights.pp("linear_1"), k, dim)?,
+            linear_2: Linear::load_exact(&weights.pp("linear_2"), dim, dim)?,
         })
     }
 

@@ -32,8 +32,9 @@ pub struct Linear {
 enum Inner {
     Own { weight: Packed, bias: Option<Vec<f32>> },
     Stored { weight: Stored, bias: Option<Vec<f32>> },
+    InBytes { weight: InBytes, bias: Option<Vec<f32>> },
     Stock(candle_nn::Linear),
-    Coded(Coded),
+    Coded(Box<Coded>),
 }
 
 impl Linear {
@@ -43,6 +44,24 @@ impl Linear {
     /// A [`LoadError`] that names the tensor which is missing or misshapen.
     pub fn load(weights: &Weights, k: usize, n: usize) -> std::result::Result<Self, LoadError> {
         Self::build(weights, k, n, true)
+    }
+
+    /// Loads `weight` [n, k] and `bias` [n] for a layer that sees a row for each sequence: there bytes
+    /// would take longer, and what it gives is for all tokens.
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub fn load_exact(
+        weights: &Weights,
+        k: usize,
+        n: usize,
+    ) -> std::result::Result<Self, LoadError> {
+        let mut linear = Self::load(weights, k, n)?;
+        linear.inner = match linear.inner {
+            Inner::InBytes { weight: InBytes(weight), bias } => Inner::Stored { weight, bias },
+            other => other,
+        };
+        Ok(linear)
     }
 
     /// Loads `weight` [n, k].
@@ -73,7 +92,12 @@ impl Linear {
                         weights.matrix("weight", n, k, |row| Packed::from_fn(n, k, row))?;
                     Inner::Own { weight, bias }
                 } else {
-                    Inner::Stored { weight: weights.stored("weight", n, k)?, bias }
+                    let weight = weights.stored("weight", n, k)?;
+                    if target.in_bytes && !plain {
+                        Inner::InBytes { weight: InBytes(weight), bias }
+                    } else {
+                        Inner::Stored { weight, bias }
+                    }
                 }
             }
             Ops::Stock => {
@@ -88,7 +112,7 @@ impl Linear {
                     Inner::Stock(candle_nn::Linear::new(weight, bias))
                 } else {
                     let weight = weights.stored("weight", n, k)?;
-                    Inner::Coded(Coded::new(weight, bias, placement, target)?)
+                    Inner::Coded(Box::new(Coded::new(weight, bias, placement, target)?))
                 }
             }
         };
@@ -142,6 +166,7 @@ impl Linear {
     pub(in crate::model) fn stored(&self) -> Option<&Stored> {
         match &self.inner {
             Inner::Stored { weight, .. } => Some(weight),
+            Inner::InBytes { weight: InBytes(weight), .. } => Some(weight),
             Inner::Coded(coded) => Some(coded.weight()),
             Inner::Own { .. } | Inner::Stock(_) => None,
         }
@@ -152,7 +177,7 @@ impl Linear {
     pub fn bytes(&self) -> usize {
         match &self.inner {
             Inner::Own { weight, .. } => weight.bytes(),
-            Inner::Stored { .. } => 0, // of the file
+            Inner::Stored { .. } | Inner::InBytes { .. } => 0, // of the file
             Inner::Coded(coded) => coded.bytes(),
             Inner::Stock(linear) => {
                 linear.weight().elem_count() * linear.weight().dtype().size_in_bytes()
@@ -177,7 +202,9 @@ impl Linear {
         };
         match &self.inner {
             Inner::Own { weight, .. } => each(&|i, row| weight.row(i, row)),
-            Inner::Stored { weight, .. } => each(&|i, row| stored(weight, i, row)),
+            Inner::Stored { weight, .. } | Inner::InBytes { weight: InBytes(weight), .. } => {
+                each(&|i, row| stored(weight, i, row))
+            }
             Inner::Coded(coded) => each(&|i, row| stored(coded.weight(), i, row)),
             Inner::Stock(linear) => {
                 for i in 0..self.outputs {
@@ -195,7 +222,7 @@ impl Linear {
     /// Where the device fails.
     pub fn bias(&self) -> Result<Option<Tensor>> {
         match &self.inner {
-            Inner::Own { bias, .. } | Inner::Stored { bias, .. } => {
+            Inner::Own { bias, .. } | Inner::Stored { bias, .. } | Inner::InBytes { bias, .. } => {
                 let device = &candle_core::Device::Cpu;
                 bias.as_ref().map(|bias| Tensor::new(bias.as_slice(), device)).transpose()
             }
@@ -225,6 +252,9 @@ impl Linear {
             Inner::Stored { weight, bias } => {
                 x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
             }
+            Inner::InBytes { weight, bias } => {
+                x.apply_op1_no_bwd(&OwnLinear { weight, bias: bias.as_deref(), act })
+            }
             Inner::Stock(linear) => Ops::Stock.activate(linear.forward(x)?, act),
             Inner::Coded(coded) => Ops::Stock.activate(coded.forward(x)?, act),
         }
@@ -246,7 +276,7 @@ impl Linear {
         let y = self.forward(x)?;
         patches.apply(self, x, &y)?;
         let ops = match &self.inner {
-            Inner::Own { .. } | Inner::Stored { .. } => Ops::Own,
+            Inner::Own { .. } | Inner::Stored { .. } | Inner::InBytes { .. } => Ops::Own,
             Inner::Stock(_) | Inner::Coded(_) => Ops::Stock,
         };
         ops.activate(y, act)
@@ -278,6 +308,20 @@ impl Kernel for Stored {
 
     fn run(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
         quant::linear(x, rows, &self.matrix(), bias, act, y);
+    }
+}
+
+/// Weights that are multiplied in bytes.
+#[derive(Clone, Debug)]
+struct InBytes(Stored);
+
+impl Kernel for InBytes {
+    fn sizes(&self) -> (usize, usize) {
+        self.0.sizes()
+    }
+
+    fn run(&self, x: &[f32], rows: usize, bias: Option<&[f32]>, act: Activation, y: &mut [f32]) {
+        quant::linear_in_bytes(x, rows, &self.0.matrix(), bias, act, y);
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Target {
     pub dtype: DType,
     /// Own kernels or candle's stock operations.
     pub ops: Ops,
+    /// Whether own kernels multiply quantised weights in bytes, with activations rounded to 8 bits.
+    pub in_bytes: bool,
     /// Counts the calls of linear layers: one matrix product each, whatever the batch.
     pub linear_calls: Arc<AtomicU64>,
 }
@@ -63,7 +65,7 @@ impl Target {
     pub fn new(device: Device, dtype: DType) -> Self {
         let own = device.is_cpu() && dtype == DType::F32;
         let ops = if own { Ops::Own } else { Ops::Stock };
-        Self { device, dtype, ops, linear_calls: Arc::default() }
+        Self { device, dtype, ops, in_bytes: false, linear_calls: Arc::default() }
     }
 }
 

@@ -36,7 +36,7 @@ fn adapter(file: &Path) -> Result<()> {
 }
 
 /// `wide` with its transformer in `format`, and an adapter `two`.
-fn pipeline(place: &Path, format: Format) -> Result<Pipeline> {
+fn pipeline(place: &Path, format: Format, in_bytes: bool) -> Result<Pipeline> {
     let folder = place.join("model");
     copy(&wide::path("model"), &folder)?;
     wide::write(format, &folder.join("transformer.weights"))?;
@@ -48,7 +48,8 @@ fn pipeline(place: &Path, format: Format) -> Result<Pipeline> {
     fs::create_dir_all(place.join("loras"))?;
     adapter(&place.join("loras/two.safetensors"))?;
     let entry = ModelEntry::find(folder.to_str().context("UTF-8")?)?;
-    let mut pipeline = load_pipeline(&entry.folder, &entry.manifest, &Target::cpu())?;
+    let target = Target { in_bytes, ..Target::cpu() };
+    let mut pipeline = load_pipeline(&entry.folder, &entry.manifest, &target)?;
     pipeline.shelve(Arc::new(LoraShelf::new(&place.join("loras"))));
     Ok(pipeline)
 }
@@ -107,9 +108,15 @@ fn run(pipeline: &mut Pipeline, jobs: Vec<Job>) -> Result<(Vec<Vec<u8>>, Vec<usi
 
 #[test]
 fn on_quantised_weights_jobs_of_all_kinds_give_their_own_bytes_in_one_batch() -> Result<()> {
-    for format in [Format::F32, Format::Q8_0, Format::Q4K, Format::F8E4M3] {
+    for (format, in_bytes) in [
+        (Format::F32, false),
+        (Format::Q8_0, false),
+        (Format::Q4K, false),
+        (Format::F8E4M3, false),
+        (Format::Q4K, true),
+    ] {
         let place = tempfile::tempdir()?;
-        let mut pipeline = pipeline(place.path(), format)?;
+        let mut pipeline = pipeline(place.path(), format, in_bytes)?;
         let (mut alone, mut shortened) = (Vec::new(), Vec::new());
         for job in jobs()? {
             let (mut results, mut counts) = run(&mut pipeline, vec![job])?;

@@ -84,21 +84,20 @@ fn transformer(
     Ok(FluxTransformer::load(&ConfigFile::open(&golden(config))?, &weights.place(placement))?)
 }
 
+/// Files of a transformer, the model that each is of, and its configuration.
+const TRANSFORMERS: [(&str, &str, &str); 6] = [
+    ("all-in-one.safetensors", "tiny", "transformer.json"),
+    ("flux-fp8.safetensors", "tiny", "transformer.json"),
+    ("flux-fp8-scaled.safetensors", "tiny", "transformer.json"),
+    ("flux-fp8-rows.safetensors", "tiny", "transformer.json"),
+    ("flux-Q8_0.gguf", "tiny", "transformer.json"),
+    ("mixed.gguf", "mixed", "mixed.json"),
+];
+
 #[test]
 fn a_transformer_of_every_format_gives_what_its_dequantised_weights_give() -> Result<()> {
     let inputs = goldens()?;
-    for file in [
-        "all-in-one.safetensors",
-        "flux-fp8.safetensors",
-        "flux-fp8-scaled.safetensors",
-        "flux-fp8-rows.safetensors",
-        "flux-Q8_0.gguf",
-        "mixed.gguf",
-    ] {
-        let (model, config) = match file {
-            "mixed.gguf" => ("mixed", "mixed.json"),
-            _ => ("tiny", "transformer.json"),
-        };
+    for (file, model, config) in TRANSFORMERS {
         let expected = inputs.get(&format!("velocity.{file}")).context("a velocity")?;
         let mut found_by = Vec::new();
         for way in ways() {
@@ -112,6 +111,25 @@ fn a_transformer_of_every_format_gives_what_its_dequantised_weights_give() -> Re
             let same = of_ops.iter().all(|found| *found == of_ops[0]);
             ensure!(same, "{file}: other bytes from the file than from copies");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn in_bytes_a_transformer_is_within_35_decibels_of_its_dequantised_weights() -> Result<()> {
+    let inputs = goldens()?;
+    for (file, model, config) in TRANSFORMERS {
+        let expected = inputs.get(&format!("velocity.{file}")).context("a velocity")?;
+        let target = Target { in_bytes: true, ..Target::cpu() };
+        let weights = Weights::open(&Source::new(golden(file), Part::Transformer), &target)?;
+        let config = ConfigFile::open(&golden(config))?;
+        let transformer = FluxTransformer::load(&config, &weights)?;
+        let distance = distance(&velocity(&transformer, &inputs, model)?, expected)?;
+        let decibels = -20.0 * distance.log10();
+        println!("{file}: {decibels:.1} dB");
+        // Plain floats are multiplied as they are.
+        let plain = file == "all-in-one.safetensors";
+        ensure!(decibels >= 35.0 && plain == (distance < RELATIVE), "{file}: {decibels:.1} dB");
     }
     Ok(())
 }

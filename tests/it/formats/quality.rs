@@ -22,7 +22,7 @@ const FORMATS: [(Format, f64); 5] = [
 ];
 
 /// The transformer in `source` at the first step of an edit.
-fn velocity(source: &Path) -> Result<Tensor> {
+fn velocity(source: &Path, target: &Target) -> Result<Tensor> {
     let inputs =
         safetensors::load(wide::path("cases/edit_square/golden.safetensors"), &Device::Cpu)?;
     let input = |name: &str| inputs.get(name).with_context(|| name.to_owned());
@@ -32,7 +32,7 @@ fn velocity(source: &Path) -> Result<Tensor> {
     let ids: Vec<Vec<f32>> = input("img_ids")?.to_dtype(DType::F32)?.to_vec2()?;
     let ids: Vec<[f64; 3]> = ids.iter().map(|id| [id[0], id[1], id[2]].map(f64::from)).collect();
     let rope = Rope::new(&ids, [16, 56, 56], &Device::Cpu)?;
-    let weights = Weights::open(&Source::new(source, Part::Transformer), &Target::cpu())?;
+    let weights = Weights::open(&Source::new(source, Part::Transformer), target)?;
     let config = ConfigFile::open(&wide::path("model/transformer/config.json"))?;
     let sequence = Sequence {
         text: &rows(input("prompt_embeds")?)?,
@@ -51,16 +51,24 @@ fn velocity(source: &Path) -> Result<Tensor> {
 
 #[test]
 fn a_format_loses_no_more_than_its_rounding() -> Result<()> {
-    let exact = velocity(&wide::path("model/transformer"))?;
+    let (cpu, in_bytes) = (Target::cpu(), Target { in_bytes: true, ..Target::cpu() });
+    let exact = velocity(&wide::path("model/transformer"), &cpu)?;
     let place = tempfile::tempdir()?;
-    println!("| format | signal to noise of the velocity |\n| --- | --- |");
+    println!("| format | signal to noise of the velocity | in bytes | in bytes against itself |");
+    println!("| --- | --- | --- | --- |");
+    let decibels = |found: &Tensor, expected: &Tensor| -> Result<f64> {
+        Ok(-20.0 * super::distance(found, expected)?.log10())
+    };
     for (format, least) in FORMATS {
         let path = place.path().join(format.name());
         wide::write(format, &path)?;
-        let noise = super::distance(&velocity(&path)?, &exact)?;
-        let decibels = -20.0 * noise.log10();
-        println!("| {} | {decibels:.1} dB |", format.name());
-        ensure!(decibels >= least, "{}: {decibels:.1} dB, expected {least}", format.name());
+        let (plain, coarse) = (velocity(&path, &cpu)?, velocity(&path, &in_bytes)?);
+        let [of_format, of_bytes, of_both] =
+            [decibels(&plain, &exact)?, decibels(&coarse, &plain)?, decibels(&coarse, &exact)?];
+        let name = format.name();
+        println!("| {name} | {of_format:.1} dB | {of_both:.1} dB | {of_bytes:.1} dB |");
+        ensure!(of_format >= least, "{name}: {of_format:.1} dB, expected {least}");
+        ensure!(of_bytes >= 35.0, "{name} in bytes: {of_bytes:.1} dB, expected 35");
     }
     Ok(())
 }
