@@ -114,7 +114,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "memory.budget is {}, and this model needs at least {}: {} for its weights and {} for an edit of \
-     {}; raise it, or take a model of smaller weights",
+     {}; raise it, take a model of smaller weights, or set scheduler.memory to what smaller edits need",
     Bytes(*budget), Bytes(weights.saturating_add(usual.bytes)), Bytes(*weights), Bytes(usual.bytes),
     usual.size
 )]
