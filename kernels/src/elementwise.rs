@@ -71,8 +71,13 @@ pub fn activate(y: &mut [f32], act: Activation) {
 
 pub(crate) fn activate_on(isa: Isa, y: &mut [f32], act: Activation) {
     if act != Activation::None {
-        each_row_block(y, 1, |_, y| isa.run(Activate { y, act }));
+        each_row_block(y, 1, |_, y| activate_row(isa, y, act));
     }
+}
+
+/// Takes `y` through `act` on this thread.
+pub(crate) fn activate_row(isa: Isa, y: &mut [f32], act: Activation) {
+    isa.run(Activate { y, act });
 }
 
 struct Activate<'a> {

@@ -1,7 +1,11 @@
 //! The linear layer, with the activation that follows it.
 
+use std::ops::Range;
+
+use crate::elementwise;
 use crate::math;
 use crate::packed::Packed;
+use crate::parallel::Shared;
 use crate::product::{Source, Weights, product};
 use crate::simd::{Isa, Simd};
 
@@ -23,6 +27,25 @@ impl Activation {
             Self::None => v,
             Self::GeluTanh => math::gelu_tanh(s, v),
             Self::Silu => math::silu(s, v),
+        }
+    }
+
+    /// Takes a rectangle of outputs `[_, n]`, which belongs to the caller, through it.
+    pub(crate) fn finish(
+        self,
+        isa: Isa,
+        y: &Shared<'_>,
+        n: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) {
+        if self == Self::None {
+            return;
+        }
+        for row in rows {
+            // SAFETY: the rectangle is the caller's, and one row of it is held at a time.
+            let y = unsafe { y.part(row * n + columns.start, columns.len()) };
+            elementwise::activate_row(isa, y, self);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The blocked matrix product behind `linear`, `conv` and `quant`: rows that a [`Source`] hands out,
 //! times the panels of [`Weights`], plus bias, through an activation.
 //!
+//! The activation goes over a task's outputs at its end: inside the tiles it would be compiled once for
+//! each of them.
+//!
 //! Blocks, tiles and threads only decide when an element is computed. Each one starts from its bias
 //! and takes its products in ascending order of the input's index; between blocks of inputs the sum
 //! so far waits in the output.
@@ -9,7 +12,7 @@ use std::ops::Range;
 
 use crate::linear::Activation;
 use crate::parallel::{self, Shared};
-use crate::simd::{Isa, Kernel, LANES, Lanes, Simd, load_part, store_part};
+use crate::simd::{Isa, Kernel, LANES, Lanes, Simd, load_part};
 use crate::tile::{MAX_TILE_ROWS, accumulate};
 
 /// Inputs taken at a time: twelve rows of as many stay in the first-level cache.
@@ -73,9 +76,12 @@ pub(crate) fn product(
     parallel::for_each(parallel, rows.div_ceil(row_step) * across, |task| {
         let (row, panel) = (task / across * row_step, task % across * panel_step);
         let rows = row..rows.min(row + row_step);
-        weight.pieces(isa, panel..panels.min(panel + panel_step), |weight| {
-            isa.run(Block { a, weight, n, k, bias, act, y, rows: rows.clone() });
+        let panels = panel..panels.min(panel + panel_step);
+        weight.pieces(isa, panels.clone(), |weight| {
+            isa.run(Block { a, weight, n, bias, y, rows: rows.clone() });
         });
+        let columns = panels.start * LANES..n.min(panels.end * LANES);
+        act.finish(isa, y, n, rows, columns);
     });
 }
 
@@ -100,9 +106,7 @@ struct Block<'a, A> {
     a: &'a A,
     weight: Piece<'a>,
     n: usize,
-    k: usize,
     bias: Option<&'a [f32]>,
-    act: Activation,
     y: &'a Shared<'a>,
     rows: Range<usize>,
 }
@@ -177,8 +181,8 @@ impl<A: Source> Block<'_, A> {
         let columns = panel * LANES..n.min((panel + P) * LANES);
         // SAFETY: the rectangle belongs to this task, which holds one part at a time.
         let part = |row: usize| unsafe { self.y.part(row * n + columns.start, columns.len()) };
-        // A tile at an edge, or before its activation, passes through this block of memory, so that
-        // the code for that exists once and not for each register.
+        // A tile at an edge passes through this block of memory, so that the code for that exists once
+        // and not for each register.
         let mut block = [[Lanes::ZERO; P]; R];
         let whole = rows.len() == R && columns.len() == P * LANES;
 
@@ -219,8 +223,7 @@ impl<A: Source> Block<'_, A> {
         }
         let sums = accumulate(s, sums, a, b);
 
-        let act = if inputs.end == self.k { self.act } else { Activation::None };
-        if whole && act == Activation::None {
+        if whole {
             for (i, sums) in sums.iter().enumerate() {
                 let y = part(rows.start + i).as_chunks_mut::<LANES>().0;
                 for (&sum, y) in sums.iter().zip(&mut y[..P]) {
@@ -234,7 +237,7 @@ impl<A: Source> Block<'_, A> {
         }
         for (row, from) in rows.zip(&block) {
             for (y, from) in part(row).chunks_mut(LANES).zip(from) {
-                store_part(s, act.apply(s, s.load(&from.0)), y);
+                y.copy_from_slice(&from.0[..y.len()]);
             }
         }
     }

@@ -177,7 +177,11 @@ impl Needs {
         for (part, print) in &self.parts {
             let placement = match part {
                 Part::Transformer => transformer,
-                Part::T5 | Part::Clip => encoders,
+                Part::T5 => encoders,
+                Part::Clip => match encoders {
+                    Placement::Streamed => Placement::Stored, // it is small
+                    other => other,
+                },
                 Part::Vae => Placement::Unpacked, // nearly all of it are convolutions
             };
             // On a CPU quantised weights are unpacked nowhere.

@@ -99,6 +99,27 @@ fn adapters_take_what_was_predicted_and_stay_for_later_jobs() -> Result<()> {
 }
 
 #[test]
+fn a_picture_in_tiles_takes_what_was_predicted_and_less_than_the_whole() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    println!("{HEAD}");
+    let whole = tiny()?;
+    let shapes: [(_, &[_], _); 3] =
+        [((512, 384), &[], 32), ((256, 640), &[(256, 640)], 64), ((1024, 64), &[], 32)];
+    for (size, images, text) in shapes {
+        let case = Case::new(size, images, text).exact();
+        let all = case.predicted(&whole)?;
+        let mut pipeline = measure::tiled(all as u64 / 2)?;
+        let predicted = case.predicted(&pipeline)?;
+        let peaks = measure(&mut pipeline, &[case])?;
+        println!("{}", row(&format!("{case}, in tiles"), &peaks, predicted));
+        let ratio = peaks.highest() / predicted;
+        ensure!((0.8..=1.25).contains(&ratio), "{case}: {ratio:.2} of the prediction");
+        ensure!(predicted < 0.6 * all, "{case}: {predicted} is little less than {all}");
+    }
+    Ok(())
+}
+
+#[test]
 fn jobs_together_need_little_less_than_they_are_allowed_for_and_never_more() -> Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut pipeline = tiny()?;

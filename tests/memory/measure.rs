@@ -169,15 +169,24 @@ fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+fn within(folder: &str, manifest: &Manifest, room: Room) -> Result<Pipeline> {
+    let checkpoint = Checkpoint::open(&repository(folder), manifest, &Target::cpu())?;
+    Ok(Pipeline::load(&checkpoint, &checkpoint.plan(room)?, |_| {})?)
+}
+
+/// kontext-tiny where jobs may take `jobs` bytes, and larger pictures go in tiles.
+pub(crate) fn tiled(jobs: u64) -> Result<Pipeline> {
+    let manifest = Manifest::open(&repository("models/kontext-tiny.toml"))?;
+    within("models/kontext-tiny", &manifest, Room { jobs: Some(jobs), ..Room::ample() })
+}
+
 /// Loads a model, and runs a job so that buffers and caches are there before anything is counted.
 fn load(folder: &str, manifest: &Manifest) -> Result<Pipeline> {
     ONE_THREAD.call_once(|| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
         pool.build_global().expect("nothing has run on rayon's threads yet");
     });
-    let checkpoint = Checkpoint::open(&repository(folder), manifest, &Target::cpu())?;
-    let plan = checkpoint.plan(Room::ample())?;
-    let mut pipeline = Pipeline::load(&checkpoint, &plan, |_| {})?;
+    let mut pipeline = within(folder, manifest, Room::ample())?;
     measure(&mut pipeline, &[Case::new((64, 64), &[(64, 64)], 512).guided().exact()])?;
     Ok(pipeline)
 }

@@ -111,15 +111,16 @@ pub(crate) fn linear_in_bytes_on(
                     isa.run_bytes(Pack { lanes: &lanes, out });
                 }
                 let last = inputs.end == k;
-                let act = if last { act } else { Activation::None };
                 let (rows, panels) = (rows.clone(), panels.clone());
-                isa.run_bytes(Block { codes, piece, n, bias, act, y, rows, panels, inputs });
+                isa.run_bytes(Block { codes, piece, n, bias, y, rows, panels, inputs });
                 start += INPUTS;
                 if last {
                     break;
                 }
             }
         });
+        let columns = panels.start * LANES..n.min(panels.end * LANES);
+        act.finish(isa, y, n, rows, columns);
     });
 }
 
@@ -238,7 +239,6 @@ struct Block<'a> {
     piece: &'a [Panel],
     n: usize,
     bias: Option<&'a [f32]>,
-    act: Activation,
     y: &'a Shared<'a>,
     rows: Range<usize>,
     panels: Range<usize>,
@@ -345,7 +345,7 @@ impl Block<'_> {
         }
         for (i, sums) in sums.into_iter().enumerate() {
             for (sum, y) in sums.into_iter().zip(part(rows.start + i).chunks_mut(LANES)) {
-                store_part(s, self.act.apply(s, sum), y);
+                store_part(s, sum, y);
             }
         }
     }

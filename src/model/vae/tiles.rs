@@ -112,7 +112,11 @@ impl Tiles {
         if last {
             self.done.push(Tensor::cat(&std::mem::take(&mut self.row), 1)?);
         }
-        if last && bottom { Tensor::cat(&self.done, 0).map(Some) } else { Ok(None) }
+        if !last || !bottom {
+            return Ok(None);
+        }
+        // The rows go at once: what is done with the whole needs the room.
+        Tensor::cat(&std::mem::take(&mut self.done), 0).map(Some)
     }
 }
 

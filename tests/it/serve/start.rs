@@ -100,6 +100,33 @@ fn the_first_start_says_where_what_and_how_much() -> Result<()> {
 }
 
 #[test]
+fn a_server_within_a_budget_streams_and_gives_the_same_bytes() -> Result<()> {
+    const BUDGET: &str = "MEMORY__BUDGET";
+    let place = Place::new()?;
+    let edit = |budget: &str, placement: &str| -> Result<Vec<u8>> {
+        let mut server = place.start(&[(BUDGET, budget)])?;
+        let weights = server.process.line("  weights  ")?;
+        ensure!(weights.contains(&format!("transformer F16 {placement}, ")), "{weights}");
+        let client = server.client();
+        let job = client.submit(&Form::square(64, 7, 2).of(&png()?))?;
+        let image = text(&client.until(&job, is("done"))?["image"]["id"])?;
+        let bytes = client.content(&image)?;
+        // Sixty-four times the pixels: refused with the numbers, before anything is decoded.
+        if placement == "streamed" {
+            let reply = client.edit(&Form::square(2048, 7, 2).of(&png()?))?;
+            let said = String::from_utf8_lossy(&reply.body).into_owned();
+            ensure!(reply.status == 422 && said.contains("too_much_memory"), "{said}");
+        }
+        server.stop()?;
+        Ok(bytes)
+    };
+    ensure!(edit("auto", "unpacked")? == edit("70MiB", "streamed")?, "other bytes in a budget");
+    let said = place.refuse(&[(BUDGET, "60MiB")])?;
+    ensure!(said.contains("memory.budget is 60.0 MiB, and this model needs at least "), "{said}");
+    Ok(())
+}
+
+#[test]
 fn two_devices_serve_one_queue() -> Result<()> {
     let place = Place::new()?;
     let mut server = place.start(&[("MODEL__DEVICE", r#"["cpu", "cpu"]"#)])?;
