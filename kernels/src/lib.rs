@@ -22,7 +22,8 @@
 //! vectorised `exp` and its relatives; `linear`, `conv`, `attention`, `norm`, `group_norm` and
 //! `elementwise` are the kernels themselves, `bias` is attention with a bias by relative position,
 //! `keys` attention for queries that come in bands, and `quant` is `linear` over weights in the
-//! formats of files. `allocator` keeps the buffers of tensors apart. `../cuda` holds the kernels for a GPU, and `cuda` launches them.
+//! formats of files. `allocator` has large buffers given back. `../cuda` holds the kernels for a GPU,
+//! and `cuda` launches them.
 
 mod allocator;
 mod attention;

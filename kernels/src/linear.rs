@@ -79,10 +79,15 @@ pub(crate) fn linear_on(
     y: &mut [f32],
 ) {
     let (n, k) = (weight.n(), weight.k());
+    check(x, rows, [n, k], bias, y);
+    product(isa, &Rows { x, k }, rows, weight, bias, act, y);
+}
+
+/// Refuses lengths that do not fit a layer's sizes.
+pub(crate) fn check(x: &[f32], rows: usize, [n, k]: [usize; 2], bias: Option<&[f32]>, y: &[f32]) {
     assert_eq!(x.len(), rows * k, "the input of {rows} rows of a [{n}, {k}] layer");
     assert_eq!(y.len(), rows * n, "the output of {rows} rows of a [{n}, {k}] layer");
     assert!(bias.is_none_or(|bias| bias.len() == n), "the bias of a [{n}, {k}] layer");
-    product(isa, &Rows { x, k }, rows, weight, bias, act, y);
 }
 
 /// A matrix row by row.

@@ -131,7 +131,7 @@ impl Costs {
     /// How the VAE goes over a picture.
     pub(super) fn extent(&self, size: Size, decoding: bool) -> Extent {
         let whole = UNCOUNTED * self.vae_memory(pixels(size), decoding);
-        if whole > self.whole { Extent::Tiles } else { Extent::Whole }
+        if whole > self.whole && self.vae.tile().is_some() { Extent::Tiles } else { Extent::Whole }
     }
 
     /// Pixels that the VAE goes over at a time, and in all.

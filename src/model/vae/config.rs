@@ -74,9 +74,13 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Side of a tile of latents.
+    /// Sides of a tile of a picture and of its latents. None where a quarter of the latents, which
+    /// tiles overlap by, is no whole number of them.
     #[must_use]
-    pub fn tile_latents(&self) -> usize {
-        self.sample_size / self.scale_factor()
+    pub fn tile(&self) -> Option<[usize; 2]> {
+        let latents = self.sample_size / self.scale_factor();
+        let whole = latents > 0 && latents.is_multiple_of(4);
+        (whole && latents * self.scale_factor() == self.sample_size)
+            .then_some([self.sample_size, latents])
     }
 }

@@ -107,11 +107,11 @@ impl Vae {
 
     /// Tiles of a pass, if they can be.
     fn layout(&self, extent: Extent, encoding: bool) -> Option<Layout> {
-        let (picture, latents) = (self.config.sample_size, self.config.tile_latents());
+        let [picture, latents] = self.config.tile()?;
         match extent {
             Extent::Whole => None,
-            Extent::Tiles if encoding => Layout::new(picture, latents),
-            Extent::Tiles => Layout::new(latents, picture),
+            Extent::Tiles if encoding => Some(Layout::new(picture, latents)),
+            Extent::Tiles => Some(Layout::new(latents, picture)),
         }
     }
 

@@ -6,8 +6,8 @@
 
 use candle_core::{Result, Tensor, bail};
 
-/// Part of a tile that it has in common with the next.
-const OVERLAP: f64 = 0.25;
+/// Tiles have one of so many parts in common with the next.
+const OVERLAP: usize = 4;
 
 /// Sides of tiles. Sizes of the result are those of the input times the pass's factor, which is below
 /// one where it encodes.
@@ -24,13 +24,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Tiles whose side is `side` in the input and `becomes` in the result. None where they would be
-    /// too small to overlap.
-    pub(super) fn new(side: usize, becomes: usize) -> Option<Self> {
-        let stride = (side as f64 * (1.0 - OVERLAP)) as usize;
-        let extent = (becomes as f64 * OVERLAP) as usize;
-        let limit = becomes - extent;
-        (stride > 0 && limit > 0).then_some(Self { side, stride, extent, limit })
+    /// Tiles whose side is `side` in the input and `becomes` in the result, both multiples of
+    /// [`OVERLAP`].
+    pub(super) fn new(side: usize, becomes: usize) -> Self {
+        let (stride, extent) = (side - side / OVERLAP, becomes / OVERLAP);
+        Self { side, stride, extent, limit: becomes - extent }
     }
 
     /// Whether a picture [h, w, c] is larger than a tile.
