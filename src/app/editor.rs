@@ -87,9 +87,8 @@ impl Editor {
     /// # Errors
     /// The first parameter that cannot be used.
     pub fn predict(&self, job: &Job) -> Result<u64, ParamError> {
-        let size = |image: &Pixels| Size::new(image.width(), image.height());
-        let images: Vec<Size> = job.images.iter().map(size).collect();
-        Ok(self.pipeline.cost(&JobShape { params: &job.params, images: &images })?.most())
+        let shape = JobShape { params: &job.params, images: &job.sizes() };
+        Ok(self.pipeline.cost(&shape)?.most())
     }
 
     /// Lets edits name the adapter in `file`.

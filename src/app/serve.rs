@@ -179,21 +179,21 @@ fn scheduler(
         patience: of.patience,
         remembered: REMEMBERED,
     };
-    let engine =
-        |((compute, (checkpoint, plan)), shelf): ((&Compute, &(_, _)), &Arc<LoraShelf>)| {
-            let (checkpoint, plan): (Checkpoint, Plan) =
-                (Clone::clone(checkpoint), Plan::clone(plan));
-            let shelf = Arc::clone(shelf);
-            let factory = Box::new(move || {
-                let pipeline = Pipeline::load(&checkpoint, &plan, |_| {});
-                let mut pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
-                pipeline.shelve(Arc::clone(&shelf));
-                Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
-            }) as Factory;
-            (compute.device().to_owned(), factory)
-        };
-    let engines = devices.iter().zip(engines).zip(shelves).map(engine).collect();
-    Ok(scheduler::spawn_all(engines, limits, Arc::new(SystemClock::start()))?)
+    let factories = engines.iter().zip(shelves).map(|(engine, shelf)| {
+        let ((checkpoint, plan), shelf) = (engine.clone(), Arc::clone(shelf));
+        Box::new(move || {
+            let pipeline = Pipeline::load(&checkpoint, &plan, |_| {});
+            let mut pipeline = pipeline.map_err(|error| Box::new(error) as BuildError)?;
+            pipeline.shelve(Arc::clone(&shelf));
+            Ok(Box::new(pipeline) as Box<dyn crate::engine::Engine>)
+        }) as Factory
+    });
+    let names = devices.iter().map(|compute| compute.device().to_owned());
+    Ok(scheduler::spawn_all(
+        names.zip(factories).collect(),
+        limits,
+        Arc::new(SystemClock::start()),
+    )?)
 }
 
 /// Devices in a list for a person, each once with how often it is there.

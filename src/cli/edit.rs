@@ -4,7 +4,7 @@ use super::{CliError, files, lora::LoraArg, progress::Bars, progress::seconds};
 use crate::{
     app::{Catalog, Compute, Draft, Editor, Job, ModelEntry, OutputFormat, decode, encode},
     config::{ModelSettings, Settings},
-    domain::{AspectRatio, Bytes, ParamError, Prompt, ReferenceMethod, Size},
+    domain::{AspectRatio, Bytes, ParamError, Prompt, ReferenceMethod},
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -139,7 +139,7 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
     let length = params.max_sequence_length;
     let job = Job { params, images };
     let memory = admit(&editor, &job, settings)?;
-    bars.note(&format!("memory: {memory}"));
+    let noted = bars.note(&format!("memory: {memory}"));
     let result =
         editor.edit(job, args.dump.is_some(), |stage, progress| bars.update(stage, progress));
     bars.finish();
@@ -159,13 +159,13 @@ pub(super) fn run(args: &EditArgs, settings: &Settings) -> Result<(), CliError> 
     if args.quiet {
         return Ok(());
     }
-    if !bars.noted() {
+    if !noted {
         eprintln!("memory: {memory}");
     }
     if edited.prompt_was_cut {
         eprintln!("note: the prompt is longer than {length} tokens, its end was left out");
     }
-    let size = Size::new(edited.pixels.width(), edited.pixels.height());
+    let size = edited.pixels.size();
     let cropped = match edited.generated {
         generated if generated == size => String::new(),
         generated => format!(" (cropped from {generated})"),

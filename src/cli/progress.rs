@@ -10,7 +10,6 @@ use std::{
 /// The bar of the stage at hand.
 pub(super) struct Bars {
     quiet: bool,
-    noted: bool,
     stage: Option<Stage>,
     bar: ProgressBar,
     /// When the stage began: for steps, the end of the first step, since that one warms up.
@@ -20,7 +19,7 @@ pub(super) struct Bars {
 impl Bars {
     pub(super) fn new(quiet: bool) -> Self {
         let (bar, since) = (ProgressBar::hidden(), Instant::now());
-        Self { quiet, noted: false, stage: None, bar, since }
+        Self { quiet, stage: None, bar, since }
     }
 
     /// Says what is being loaded.
@@ -34,18 +33,14 @@ impl Bars {
         self.bar.set_message(part.to_owned());
     }
 
-    /// Says something at once to a person who watches.
-    pub(super) fn note(&mut self, text: &str) {
+    /// Says something at once to a person who watches, and tells whether there is one.
+    pub(super) fn note(&self, text: &str) -> bool {
         self.bar.finish_and_clear();
-        self.noted = !self.quiet && std::io::stderr().is_terminal();
-        if self.noted {
+        let watched = !self.quiet && std::io::stderr().is_terminal();
+        if watched {
             eprintln!("{text}");
         }
-    }
-
-    /// Whether somebody was there to read that.
-    pub(super) fn noted(&self) -> bool {
-        self.noted
+        watched
     }
 
     /// Shows how far the edit is.

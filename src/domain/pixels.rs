@@ -1,5 +1,6 @@
 //! A picture in memory: 8-bit RGB, row by row, with no metadata.
 
+use super::Size;
 use zeroize::Zeroizing;
 
 /// An 8-bit RGB picture, zeroed when it is dropped.
@@ -20,6 +21,12 @@ impl Pixels {
         let bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
         let rgb = Zeroizing::new(rgb);
         (bytes > 0 && rgb.len() == bytes).then_some(Self { width, height, rgb })
+    }
+
+    /// Width and height.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        Size::new(self.width, self.height)
     }
 
     /// Width in pixels, at least 1.

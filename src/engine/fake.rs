@@ -158,7 +158,7 @@ pub fn result(job: &Job) -> Pixels {
         let start = mix(state ^ u64::from(image.width()));
         state = image.rgb().iter().fold(start, |state, byte| mix(state ^ u64::from(*byte)));
     }
-    picture(output(&job.params, job.images.first().map(size_of)), state)
+    picture(output(&job.params, job.images.first().map(Pixels::size)), state)
 }
 
 fn picture(size: Size, mut state: u64) -> Pixels {
@@ -178,10 +178,6 @@ fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
-}
-
-fn size_of(image: &Pixels) -> Size {
-    Size::new(image.width(), image.height())
 }
 
 fn output(params: &EditParams, first: Option<Size>) -> Size {
@@ -285,9 +281,8 @@ impl Engine for FakeEngine {
         let seed = job.params.seed;
         self.control.log(Call::Admit(seed));
         self.control.check(At::Admit, seed)?;
-        let images: Vec<Size> = job.images.iter().map(size_of).collect();
-        let cost = self.cost(&JobShape { params: &job.params, images: &images })?;
-        let units = [self.work.text, self.work.image * images.len(), cost.after as usize];
+        let cost = self.cost(&JobShape { params: &job.params, images: &job.sizes() })?;
+        let units = [self.work.text, self.work.image * job.images.len(), cost.after as usize];
         let slot = Slot(self.next);
         self.next += 1;
         let units = units.map(|total| Progress { done: 0, total });

@@ -11,7 +11,7 @@ pub mod fake;
 
 pub use cost::{Cost, CostModel, JobShape};
 
-use crate::domain::{EditParams, ParamError, Pixels};
+use crate::domain::{EditParams, ParamError, Pixels, Size};
 use std::{sync::Arc, time::Duration};
 
 /// The longest side of a preview, in pixels.
@@ -24,6 +24,14 @@ pub struct Job {
     pub params: EditParams,
     /// The reference pictures, the first of which is edited. None: a picture from text alone.
     pub images: Vec<Pixels>,
+}
+
+impl Job {
+    /// The sizes of its pictures, in order.
+    #[must_use]
+    pub fn sizes(&self) -> Vec<Size> {
+        self.images.iter().map(Pixels::size).collect()
+    }
 }
 
 /// An admitted job's place in the engine.

@@ -26,7 +26,7 @@ use crate::{
         flux::FluxConfig,
         ops::DELTA_ROWS,
         t5::T5Config,
-        vae::{Extent, VaeConfig},
+        vae::{Extent, OVERLAP, VaeConfig},
     },
 };
 use std::sync::Arc;
@@ -136,11 +136,15 @@ impl Costs {
 
     /// Pixels that the VAE goes over at a time, and in all.
     fn covered(&self, size: Size, decoding: bool) -> (f64, f64) {
-        let side = self.vae.sample_size as f64;
-        let stride = (0.75 * side).max(1.0); // tiles overlap by a quarter
+        let whole = (pixels(size), pixels(size));
+        let (Extent::Tiles, Some([side, _])) = (self.extent(size, decoding), self.vae.tile())
+        else {
+            return whole;
+        };
+        let (side, stride) = (side as f64, (side - side / OVERLAP) as f64);
         let sides = [size.width, size.height].map(f64::from);
-        if self.extent(size, decoding) == Extent::Whole || sides.iter().all(|&n| n <= side) {
-            return (pixels(size), pixels(size));
+        if sides.iter().all(|&n| n <= side) {
+            return whole;
         }
         let all = sides.map(|n| {
             let tiles = (n / stride).ceil();

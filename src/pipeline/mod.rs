@@ -28,7 +28,7 @@ pub use sizes::Sizes;
 pub use trace::Trace;
 
 use crate::{
-    domain::{Pixels, Size},
+    domain::Pixels,
     engine::{CostModel, Engine, EngineError, Job, Phase, Slot, StepOutcome},
     model::{LoadError, flux::StepCache},
 };
@@ -112,9 +112,7 @@ fn compute(error: impl std::error::Error + Send + Sync + 'static) -> EngineError
 
 impl Engine for Pipeline {
     fn admit(&mut self, job: Job) -> Result<Slot, EngineError> {
-        let images: Vec<Size> =
-            job.images.iter().map(|image| Size::new(image.width(), image.height())).collect();
-        let sizes = cost::plan(&self.parts.sizing, &job.params, &images)?;
+        let sizes = cost::plan(&self.parts.sizing, &job.params, &job.sizes())?;
         self.parts.loras.weigh(&job.params.loras)?;
         let slot = Slot(self.next);
         self.next += 1;

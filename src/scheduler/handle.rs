@@ -13,7 +13,7 @@ use super::{
     stats::Stats,
 };
 use crate::{
-    domain::{ParamError, Pixels, Size},
+    domain::{ParamError, Pixels},
     engine::{Cost, CostModel, Job, JobShape},
 };
 use std::{
@@ -195,10 +195,8 @@ impl Scheduler {
     /// [`SubmitError`]; the job is dropped, and the place is free again.
     pub fn submit_at(&self, place: Place, request: Request) -> Result<JobHandle, SubmitError> {
         let Request { user, priority, job, cancel_on_disconnect } = request;
-        let size = |image: &Pixels| Size::new(image.width(), image.height());
-        let images: Vec<Size> = job.images.iter().map(size).collect();
         let cost = self
-            .weigh(&JobShape { params: &job.params, images: &images })
+            .weigh(&JobShape { params: &job.params, images: &job.sizes() })
             .inspect_err(|error| self.count(error))?;
         let since = self.clock.now();
         let mut desk = self.shared.desk();

@@ -167,9 +167,7 @@ fn a_preview_has_at_most_256_pixels_a_side() -> Result<()> {
 }
 
 fn cost(pipeline: &Pipeline, job: &Job) -> Result<Cost> {
-    let size = |image: &Pixels| Size::new(image.width(), image.height());
-    let images: Vec<Size> = job.images.iter().map(size).collect();
-    Ok(pipeline.cost(&JobShape { params: &job.params, images: &images })?)
+    Ok(pipeline.cost(&JobShape { params: &job.params, images: &job.sizes() })?)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use darkroom::{
     app::{ModelEntry, decode, encode},
     config::Styles,
-    domain::{OwnerId, Pixels, Prompt, Size},
+    domain::{OwnerId, Pixels, Prompt},
     engine::{CostModel, Engine, EngineError, Job, JobShape, Phase, Slot, StepOutcome},
     imaging,
     model::weights::Target,
@@ -179,7 +179,7 @@ async fn thirty_two_edits_of_four_people_are_shared_fairly_and_none_is_mixed_up(
         let (draft, photo) = draft(user, edit);
         let params = draft.resolve(defaults, Some(&styles))?;
         let picture = decode(&std::fs::read(repository("tests/photos").join(photo))?)?;
-        let sizes = [Size::new(picture.width(), picture.height())];
+        let sizes = [picture.size()];
         let cost = costs.cost(&JobShape { params: &params, images: &sizes })?;
         work.insert((user, edit), cost.work());
         let pixels = run(&mut alone, Job { params, images: vec![picture] })?.0;

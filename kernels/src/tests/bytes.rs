@@ -72,26 +72,6 @@ fn activations_and_scales_are_those_of_the_other_layers() {
 }
 
 #[test]
-fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
-    let (rows, n, k) = (230, 40, 512);
-    let (x, bias) = (noise(rows * k, 1), noise(n, 3));
-    for format in [Format::Q8_0, Format::Q4K, Format::F8E4M3] {
-        let bytes = weights(format, n, k, 0);
-        let matrix = Matrix::new(format, n, k, &bytes[1..], Scale::One).unwrap();
-        let mut whole = vec![0.0; rows * n];
-        linear_in_bytes(&x, rows, &matrix, Some(&bias), Activation::GeluTanh, &mut whole);
-        for count in [1, 2, 5, 11, 100] {
-            for first in [0, 17, rows - count] {
-                let x = &x[first * k..][..count * k];
-                let mut y = vec![0.0; count * n];
-                linear_in_bytes(x, count, &matrix, Some(&bias), Activation::GeluTanh, &mut y);
-                assert_bits(&y, &whole[first * n..][..count * n], &format!("{count} from {first}"));
-            }
-        }
-    }
-}
-
-#[test]
 fn rounding_both_sides_costs_little_of_what_quantised_weights_give() {
     let (rows, n, k) = (32, 64, 2048);
     let x = noise(rows * k, 1);

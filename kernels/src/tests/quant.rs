@@ -3,7 +3,7 @@
 
 use super::{assert_bits, noise, same_everywhere};
 use crate::linear::linear_on;
-use crate::quant::{Format, Matrix, Scale, dequantize, dequantize_on, linear};
+use crate::quant::{Format, Matrix, Scale, dequantize, dequantize_on, linear, linear_in_bytes};
 use crate::simd::Isa;
 use crate::{Activation, Packed};
 
@@ -137,14 +137,17 @@ fn a_row_alone_has_the_bits_that_it_has_in_a_batch() {
     for format in [Format::Q8_0, Format::Q4K, Format::F8E4M3] {
         let bytes = weights(format, n, k, 0);
         let matrix = Matrix::new(format, n, k, &bytes[1..], Scale::One).unwrap();
-        let mut whole = vec![0.0; rows * n];
-        linear(&x, rows, &matrix, Some(&bias), Activation::GeluTanh, &mut whole);
-        for count in [1, 2, 5, 11, 13, 100] {
-            for first in [0, 17, rows - count] {
-                let x = &x[first * k..][..count * k];
-                let mut y = vec![0.0; count * n];
-                linear(x, count, &matrix, Some(&bias), Activation::GeluTanh, &mut y);
-                assert_bits(&y, &whole[first * n..][..count * n], &format!("{count} from {first}"));
+        for layer in [linear, linear_in_bytes] {
+            let mut whole = vec![0.0; rows * n];
+            layer(&x, rows, &matrix, Some(&bias), Activation::GeluTanh, &mut whole);
+            for count in [1, 2, 5, 11, 13, 100] {
+                for first in [0, 17, rows - count] {
+                    let x = &x[first * k..][..count * k];
+                    let mut y = vec![0.0; count * n];
+                    layer(x, count, &matrix, Some(&bias), Activation::GeluTanh, &mut y);
+                    let what = format!("{count} from {first}");
+                    assert_bits(&y, &whole[first * n..][..count * n], &what);
+                }
             }
         }
     }

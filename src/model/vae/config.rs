@@ -1,5 +1,6 @@
 //! The autoencoder's config.json.
 
+use super::tiles::OVERLAP;
 use crate::model::{error::LoadError, weights::ConfigFile};
 
 /// Sizes of an autoencoder, named as in the configuration.
@@ -74,12 +75,12 @@ impl VaeConfig {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// Sides of a tile of a picture and of its latents. None where a quarter of the latents, which
-    /// tiles overlap by, is no whole number of them.
+    /// Sides of a tile of a picture and of its latents. None where the part of the latents that tiles
+    /// overlap by is no whole number of them.
     #[must_use]
     pub fn tile(&self) -> Option<[usize; 2]> {
         let latents = self.sample_size / self.scale_factor();
-        let whole = latents > 0 && latents.is_multiple_of(4);
+        let whole = latents > 0 && latents.is_multiple_of(OVERLAP);
         (whole && latents * self.scale_factor() == self.sample_size)
             .then_some([self.sample_size, latents])
     }

@@ -23,6 +23,7 @@ use super::{
 };
 use candle_core::{Result, Tensor};
 use stage::{Stage, State};
+pub use tiles::OVERLAP;
 use tiles::{Layout, Tiles};
 
 /// The autoencoder with its weights.

@@ -7,7 +7,7 @@
 use candle_core::{Result, Tensor, bail};
 
 /// Tiles have one of so many parts in common with the next.
-const OVERLAP: usize = 4;
+pub const OVERLAP: usize = 4;
 
 /// Sides of tiles. Sizes of the result are those of the input times the pass's factor, which is below
 /// one where it encodes.

@@ -4,12 +4,12 @@
 use super::{
     entry::{Data, Entry, Scale},
     header::{Encoding, Header, MAX_DIMS, TensorInfo},
-    mmap,
+    is_plain, mmap,
     names::{self, Named, Naming},
     source::{Part, Source},
 };
 use crate::model::error::LoadError;
-use darkroom_kernels::quant::{self, Format};
+use darkroom_kernels::quant;
 use memmap2::Mmap;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -296,7 +296,7 @@ fn note(
         "scale_weight" | "weight_scale" => {
             let expected = "one number of F32, F16 or BF16, or one for each row";
             let format = match tensor.encoding {
-                Encoding::Weights(format @ (Format::F32 | Format::F16 | Format::BF16)) => format,
+                Encoding::Weights(format) if is_plain(format) => format,
                 other => return Err(wrong(expected, other.to_string())),
             };
             let count: usize = tensor.shape.iter().product();

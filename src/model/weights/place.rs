@@ -6,11 +6,10 @@ use std::{collections::HashMap, fmt};
 
 /// Where the matrices of a network are. Convolutions, norms and biases are always unpacked, and tables
 /// of embeddings always in their file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// In memory, ready for a product: in the type of computation and the order of the kernels. On a
     /// CPU that are plain floats; its kernels take quantised weights best as they lie in the file.
-    #[default]
     Unpacked,
     /// As they are in the file, and unpacked in each product: on a CPU there, as pages of the system's
     /// cache; on a GPU a copy of those bytes on the device.

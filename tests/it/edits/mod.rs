@@ -126,7 +126,7 @@ fn the_first_command_makes_a_photograph_black_and_white() -> Result<()> {
         .output()?;
     ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let result = picture(&output)?;
-    let size = darkroom::domain::Size::new(result.width(), result.height());
+    let size = result.size();
     let input = darkroom::imaging::resize(&picture(&photo)?, size);
     let (colour, before) = (chroma(&result), chroma(&input));
     let similarity = ssim(&result, &input);
